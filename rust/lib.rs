@@ -1,0 +1,19 @@
+//! Simulated customers of an online shop, for training and judging ranking policies.
+//!
+//! ```text
+//! kernels -> nn -> simulator -> session -> batch            (environments)
+//!                                       -> rollout -> logs  (whole sessions to columns, Parquet)
+//! ```
+//!
+//! The Python package `virtualtb_fast` is this crate's main user; the module it imports lives
+//! behind the feature `python`, and nothing else here knows of it.
+
+pub mod error;
+pub mod kernels;
+pub mod nn;
+pub mod parallel;
+pub mod rng;
+pub mod session;
+pub mod simulator;
+
+pub use error::{Error, Result};

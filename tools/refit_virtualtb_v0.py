@@ -1,0 +1,594 @@
+"""Fit the embedded simulator `virtualtb-v0-refit` on logs of the published VirtualTB-v0 networks.
+
+The published networks play the part of the shop. We log sessions from them, as a shop logs its
+customers, and then put them away: the three networks that we ship are fitted by maximum
+likelihood on the log alone, that is on sampled customers, sampled clicks, sampled second
+responses and observed session lengths. No logit and no weight of the published networks enters
+a loss. They come back once, at the end, as the yardstick of the fidelity table.
+
+    python tools/refit_virtualtb_v0.py --published DIR --work DIR \
+        --out-tensors refit.safetensors --report report.json [--out simulator.safetensors]
+
+The steps, in the order of this file:
+
+1. `find_good_actions`: a cross-entropy search that sees nothing but sampled clicks.
+2. `log_shard`: sessions under actions whose norm is log-uniform, a fifth of them near good ones.
+3. `fit`: one loop of Adam with an average of the weights, used for all three networks.
+4. `generator_loss`, `leave_loss`, `action_loss`: the three likelihoods.
+5. `export`: the 16 tensors, with every input scaling folded into the first layers.
+
+Everything is kept under `--work`, so a run that was killed or stopped with Ctrl-C goes on where it
+was. All randomness comes from one base seed, and one thread gives the same bytes on every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from refit_evaluate import (
+    ACTION,
+    CHUNK,
+    CLICKS,
+    CUSTOMER,
+    FIELDS,
+    LAYERS,
+    NOISE,
+    SLOPE,
+    Tensors,
+    directions,
+    draw_sessions,
+    fidelity,
+    one_hot,
+    page_input,
+    page_rows,
+    random_stream,
+    read_published,
+    respond,
+    write_beside,
+    write_safetensors,
+)
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (the name torch's own documentation uses)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkFit:
+    """How one network is fitted."""
+
+    visits: int
+    """Training rows seen in all, counting repeats; the length of the fit."""
+    batch: int
+    """Rows of one gradient step."""
+    rate: float
+    """Adam's learning rate after the warm-up; it falls linearly to zero."""
+    scales: tuple[float, ...]
+    """Factors on the inputs (see `input_scale`), folded into the first layer at export."""
+    beta2: float = 0.99
+    """Decay of Adam's second moment."""
+    warmup: int = 100
+    """Steps over which the rate grows from zero."""
+    average: float = 0.999
+    """Decay of the running average of the weights, which is what is exported."""
+    unit_until: float = 0.0
+    """Share of the fit over which inputs move from unit length to their own (see `Net`)."""
+    half_until: float = 0.0
+    """Share of the fit run in bfloat16, which is twice as fast and too coarse for the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the result, apart from the published files."""
+
+    run: int = 11
+    """Run number r of the base seed `(r << 32) | (purpose << 24)`."""
+    shards: int = 30
+    """Independent pieces of the log."""
+    sessions: int = 130_000
+    """Sessions in a shard, about 7.7 pages each: 30 shards hold 30 million pages."""
+    norm_low: float = 0.003
+    """Smallest norm of a logged action."""
+    norm_high: float = 5.0
+    """Largest norm of a logged action; between the two the norm is log-uniform."""
+    good_share: float = 0.2
+    """Share of the pages shown an action near one that the search found good."""
+    good_spread: tuple[float, float] = (0.01, 1.0)
+    """Distance to the good action as a share of its norm, log-uniform between the two."""
+    search_widths: tuple[float, ...] = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6)
+    """Starting standard deviations of the searches, so that there are good actions of all norms."""
+    search_rounds: int = 40
+    """Rounds of a search."""
+    search_population: int = 192
+    """Actions tried in a round; an eighth are kept."""
+    search_pages: int = 256
+    """Pages on which each action of a round is tried."""
+    latents: int = 256
+    """Noise draws that share one likelihood estimate of the generator."""
+    generator: NetworkFit = NetworkFit(8_000_000, 2048, 2e-3, (1.0,))
+    """The customer generator; rows are sessions."""
+    leave: NetworkFit = NetworkFit(16_000_000, 1024, 1e-3, (3.0,))
+    """The session length network; rows are sessions."""
+    action: NetworkFit = NetworkFit(
+        450_000_000, 1024, 2e-3, (10.0, 4.0, 100.0), unit_until=0.7, half_until=0.8
+    )
+    """The response network; rows are pages. An action unit moves the published network about
+    ten times as far as a customer bit does and twenty-five times as far as a page does; these
+    scales let Adam, whose steps are the same for every weight, move them alike."""
+    evaluation_sessions: int = 100_000
+    """Sessions behind each figure of the fidelity table."""
+    checkpoint_seconds: float = 60.0
+    """Time between two checkpoints of a fit; it does not change the result."""
+
+
+def quick(config: Config) -> Config:
+    """The whole pipeline in well under a minute, for tests; its weights are of no use."""
+    small = dict(batch=512)
+    return dataclasses.replace(
+        config,
+        shards=2,
+        sessions=2_000,
+        search_widths=(0.02, 0.2),
+        search_rounds=5,
+        search_population=64,
+        search_pages=32,
+        latents=64,
+        generator=dataclasses.replace(config.generator, visits=60_000, **small),
+        leave=dataclasses.replace(config.leave, visits=60_000, **small),
+        action=dataclasses.replace(config.action, visits=300_000, **small),
+        evaluation_sessions=1_000,
+    )
+
+
+class Stopped(Exception):
+    """Ctrl-C was pressed; what was done so far is on disk."""
+
+
+class Control:
+    """Notes Ctrl-C, so that work stops between two steps, never inside a write."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+    def check(self) -> None:
+        if self.asked:
+            raise Stopped
+
+
+PURPOSES = {"search": 1, "log": 2, "generator": 3, "leave": 4, "action": 5, "evaluate": 6}
+
+
+def show(text: str, done: bool = False) -> None:
+    """Progress on standard error: one line rewritten on a terminal, plain lines in a log."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="\n" if done else "", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------ 1 and 2: the log
+
+
+def log_uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor:
+    """A column of numbers whose logarithm is uniform."""
+    u = torch.rand(count, 1, generator=rng)
+    return torch.exp(math.log(low) + u * math.log(high / low))
+
+
+def find_good_actions(published: Tensors, config: Config, control: Control) -> Tensor:
+    """Actions that earn many clicks, found as a shop would: by showing pages and counting.
+
+    The best of every round are kept, not of the last alone: the path of a search covers the
+    ground between ordinary and best actions, which is where a policy that learns will walk.
+    """
+    rng = random_stream(config.run, PURPOSES["search"])
+    customers, lengths = draw_sessions(published, 8_000, rng)
+    session, page = page_rows(lengths)
+    keep, good = config.search_population // 8, []
+    for number, width in enumerate(2 * config.search_widths):
+        mean, spread, clicks = torch.zeros(ACTION), torch.full((ACTION,), width), torch.zeros(1)
+        for done in range(config.search_rounds):
+            control.check()
+            tried = torch.randn(config.search_population, ACTION, generator=rng) * spread + mean
+            shown = torch.randint(len(session), (config.search_pages,), generator=rng)
+            clicks, _ = respond(
+                published,
+                customers[session[shown]].repeat(len(tried), 1),
+                page[shown].repeat(len(tried)),
+                tried.repeat_interleave(len(shown), 0),
+                rng,
+            )
+            score = clicks.view(len(tried), -1).float().mean(1)
+            best = tried[score.topk(keep).indices]
+            good.append(best)
+            floor = 0.02 * width * 0.97**done  # a search must not freeze before it is done
+            mean = 0.3 * mean + 0.7 * best.mean(0)
+            spread = 0.3 * spread + 0.7 * (best.std(0) + floor)
+        ctr, norm = float(clicks.float().mean() / 10), float(mean.norm())
+        show(f"search {number + 1}: click-through {ctr:.3f} at norm {norm:.3f}")
+    return torch.cat(good)
+
+
+def log_shard(published: Tensors, good: Tensor, index: int, config: Config) -> Tensors:
+    """One shard of sessions with a fresh engine action on every page.
+
+    Actions are rounded to float16 BEFORE they are shown, so that the compact log holds exactly
+    what the customers saw.
+    """
+    rng = random_stream(config.run, PURPOSES["log"], index)
+    customers, lengths = draw_sessions(published, config.sessions, rng)
+    session, page = page_rows(lengths)
+    columns: dict[str, list[Tensor]] = {"actions": [], "clicks": [], "second": []}
+    for rows in torch.arange(len(session)).split(CHUNK):
+        direction = directions(len(rows), rng)
+        action = direction * log_uniform(len(rows), config.norm_low, config.norm_high, rng)
+        near = torch.rand(len(rows), generator=rng) < config.good_share
+        centre = good[torch.randint(len(good), (int(near.sum()),), generator=rng)]
+        distance = log_uniform(len(centre), *config.good_spread, rng)
+        action[near] = centre + direction[near] * distance * centre.norm(dim=1, keepdim=True)
+        action = action.half()
+        shown = action.float()
+        clicks, second = respond(published, customers[session[rows]], page[rows], shown, rng)
+        columns["actions"].append(action)
+        columns["clicks"].append(clicks.to(torch.uint8))
+        columns["second"].append(second.to(torch.uint8))
+    return {"customers": customers, "lengths": lengths} | {
+        name: torch.cat(parts) for name, parts in columns.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """The whole log in memory: all that the fits ever see."""
+
+    customers: Tensor
+    lengths: Tensor
+    actions: Tensor
+    clicks: Tensor
+    second: Tensor
+    session: Tensor
+    page: Tensor
+    digest: str
+
+
+def make_log(published: Tensors, config: Config, work: Path, control: Control) -> Log:
+    """Log all shards, or read back those that an earlier run left, and join them."""
+    path = work / "good_actions.pt"
+    if not path.exists():
+        good = find_good_actions(published, config, control)
+        write_beside(path, lambda partial: torch.save(good, partial))
+    good = torch.load(path, weights_only=True)
+    shards: list[Tensors] = []
+    for index in range(config.shards):
+        control.check()
+        path = work / f"shard_{index:03d}.pt"
+        if not path.exists():
+            shard = log_shard(published, good, index, config)
+            write_beside(path, lambda partial, shard=shard: torch.save(shard, partial))
+        shards.append(torch.load(path, weights_only=True))
+        pages = sum(len(shard["clicks"]) for shard in shards)
+        show(f"log: shard {index + 1} of {config.shards}, {pages:,} pages")
+    digest = hashlib.sha256()
+    for shard in shards:
+        for name in sorted(shard):
+            digest.update(shard[name].contiguous().view(torch.uint8).numpy().tobytes())
+    joined = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+    session, page = page_rows(joined["lengths"])
+    return Log(**joined, session=session.int(), page=page.to(torch.uint8), digest=digest.hexdigest())
+
+
+# ------------------------------------------------------------------ 3: one loop for all fits
+
+
+class Net(torch.nn.Module):
+    """One network with scaled inputs, each layer one matrix whose last column is the bias.
+
+    The published response network is nearly homogeneous: twice the input gives twice the logits,
+    up to thousands of nats for actions at the edge of the box. Trained as it stands, the far
+    actions own the gradient. With `unit` = 1 every input is therefore shrunk to one length, which
+    for a homogeneous network only sets a temperature; the fit lowers `unit` to 0 on its way.
+    """
+
+    def __init__(self, model: str, scale: Tensor, shift: float, rng: torch.Generator) -> None:
+        super().__init__()
+        sizes = LAYERS[model]
+        self.model, self.scale, self.shift = model, scale, shift
+        self.unit, self.half = 0.0, False
+        self.layers = torch.nn.ParameterList()
+        for i, o in zip(sizes[:-1], sizes[1:], strict=True):
+            weight = torch.randn(o, i + 1, generator=rng) / math.sqrt(i)
+            weight[:, -1] = 0.0
+            self.layers.append(torch.nn.Parameter(weight))
+        with torch.no_grad():
+            self.layers[-1].zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - self.shift) * self.scale
+        if self.unit > 0:
+            x = x * (UNIT_LENGTH / (1.0 + x.norm(dim=1, keepdim=True))) ** self.unit
+        dtype = torch.bfloat16 if self.half else torch.float32
+        x = x.to(dtype)
+        for layer in self.layers:
+            weight = layer.to(dtype)
+            x = F.linear(x, weight[:, :-1], weight[:, -1])
+            if layer is not self.layers[-1]:
+                x = F.leaky_relu(x, SLOPE, inplace=True)
+        return x.float()
+
+
+UNIT_LENGTH = 30.0  # about the length of a customer's eleven bits at the scale used for them
+
+
+Loss = Callable[[Net, Tensor, int], Tensor]
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """A matrix with the directions of `x` and singular values near one.
+
+    Five rounds of a quintic Newton-Schulz iteration, whose coefficients (Jordan et al., "Muon",
+    2024) trade exactness for speed: the values end up between 0.7 and 1.2.
+    """
+    wide = x.shape[0] <= x.shape[1]
+    x = (x if wide else x.T) / (x.norm() + 1e-12)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return x if wide else x.T
+
+
+def fit(
+    net: Net,
+    rows: int,
+    settings: NetworkFit,
+    loss: Loss,
+    run: int,
+    work: Path,
+    control: Control,
+) -> Net:
+    """Minimise `loss(net, row numbers, step)` and leave the averaged weights in `net`.
+
+    Rows are visited in shuffled passes. The order depends on the pass alone, so a fit that goes
+    on from a checkpoint repeats what an undisturbed one would have done.
+    """
+    path = work / f"fit_{net.model}.pt"
+    layers = list(net.layers)
+    batch = min(settings.batch, rows)
+    steps, per_pass = max(1, settings.visits // batch), rows // batch
+    state: dict[str, Any] = {
+        "step": 0,
+        "layers": [layer.detach().clone() for layer in layers],
+        "average": [layer.detach().clone() for layer in layers],
+        "momentum": [torch.zeros_like(layer) for layer in layers],
+    }
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        for layer, value in zip(layers, state["layers"], strict=True):
+            layer.copy_(value)
+
+    def save(step: int) -> None:
+        state["step"], state["layers"] = step, [layer.detach() for layer in layers]
+        write_beside(path, lambda partial: torch.save(state, partial))
+
+    order_pass, order = -1, torch.empty(0)
+    begun = reported = saved = time.monotonic()
+    first, total = state["step"], torch.zeros(())
+    since = 0
+    for step in range(first, steps):
+        number, position = divmod(step, per_pass)
+        if number != order_pass:
+            stream = random_stream(run, PURPOSES[net.model], 1 + number)
+            order_pass, order = number, torch.randperm(rows, generator=stream)
+        share = step / steps
+        net.unit = max(0.0, 1.0 - share / settings.unit_until) if settings.unit_until else 0.0
+        net.half = share < settings.half_until
+        rate = settings.rate * min(1.0, (step + 1) / settings.warmup) * (1.0 - share)
+        value = loss(net, order[position * batch : (position + 1) * batch], step)
+        gradients = torch.autograd.grad(value, layers)
+        with torch.no_grad():
+            for k, (layer, gradient) in enumerate(zip(layers, gradients, strict=True)):
+                momentum = state["momentum"][k].lerp_(gradient, 1 - settings.momentum)
+                direction = orthogonal(gradient.lerp(momentum, settings.momentum))
+                layer.sub_(direction, alpha=rate * math.sqrt(max(layer.shape)))
+                # The average starts short, so that it never remembers the random start.
+                decay = min(settings.average, step / (step + 10))
+                state["average"][k].lerp_(layer, 1 - decay)
+            total, since = total + value.detach(), since + 1
+        now = time.monotonic()
+        if control.asked or now - saved > CHECKPOINT_SECONDS:
+            save(step + 1)
+            saved = now
+            control.check()
+        if now - reported > REPORT_SECONDS or step + 1 == steps:
+            left = (now - begun) / (step + 1 - first) * (steps - step - 1)
+            text = f"{net.model}: {100 * (step + 1) / steps:.1f} %, loss {float(total) / since:.4f}"
+            show(f"{text}, {left / 60:.0f} min left", done=step + 1 == steps)
+            reported, total, since = now, torch.zeros(()), 0
+    save(steps)
+    with torch.no_grad():
+        for layer, value in zip(layers, state["average"], strict=True):
+            layer.copy_(value)
+    net.unit, net.half = 0.0, False
+    return net
+
+
+# ------------------------------------------------------------------ 4: the three likelihoods
+
+
+def generator_loss(log: Log, latents: int, run: int) -> Loss:
+    """-log p(customer), with p estimated by noise draws that the whole batch shares.
+
+    Given the noise the fields are independent, so log p(customer | noise) is one matrix product
+    of the customer's bits and the log probabilities.
+    """
+
+    def loss(net: Net, rows: Tensor, step: int) -> Tensor:
+        rng = random_stream(run, PURPOSES["generator"], (1 << 23) + step)
+        logits = net(torch.rand(latents, NOISE, generator=rng))
+        fields = torch.cat([f.log_softmax(1) for f in logits.split(FIELDS, 1)], 1)
+        joint = one_hot(log.customers[rows]) @ fields.T
+        return math.log(latents) - joint.logsumexp(1).mean()
+
+    return loss
+
+
+def leave_loss(log: Log) -> Loss:
+    """-log p(session length | customer)."""
+
+    def loss(net: Net, rows: Tensor, step: int) -> Tensor:
+        return F.cross_entropy(net(one_hot(log.customers[rows])), log.lengths[rows].long())
+
+    return loss
+
+
+def action_loss(log: Log) -> Loss:
+    """-log p(clicks, second response | customer, page, action); the two are independent."""
+
+    def loss(net: Net, rows: Tensor, step: int) -> Tensor:
+        customers = log.customers[log.session[rows]]
+        logits = net(page_input(customers, log.page[rows].float(), log.actions[rows].float()))
+        clicks = F.cross_entropy(logits[:, :CLICKS], log.clicks[rows].long())
+        return clicks + F.cross_entropy(logits[:, CLICKS:], log.second[rows].long())
+
+    return loss
+
+
+def fit_all(log: Log, config: Config, work: Path, control: Control) -> Tensors:
+    """The three fits, one after the other, as the 16 tensors of a simulator."""
+    customer, page, action = config.action.scales
+    plan: dict[str, tuple[NetworkFit, Tensor, float, int, Loss]] = {
+        # Uniform noise enters centred and with unit variance.
+        "generator": (
+            config.generator,
+            torch.full((NOISE,), config.generator.scales[0]),
+            0.5,
+            len(log.lengths),
+            generator_loss(log, config.latents, config.run),
+        ),
+        "leave": (
+            config.leave,
+            torch.full((CUSTOMER,), config.leave.scales[0]),
+            0.0,
+            len(log.lengths),
+            leave_loss(log),
+        ),
+        "action": (
+            config.action,
+            torch.tensor([customer] * CUSTOMER + [page] + [action] * ACTION),
+            0.0,
+            len(log.clicks),
+            action_loss(log),
+        ),
+    }
+    tensors: Tensors = {}
+    for model, (settings, scale, shift, rows, loss) in plan.items():
+        net = Net(model, scale, shift, random_stream(config.run, PURPOSES[model]))
+        tensors |= export(fit(net, rows, settings, loss, config.run, work, control))
+    return tensors
+
+
+# ------------------------------------------------------------------ 5: export
+
+
+def export(net: Net) -> Tensors:
+    """Plain Linear weights: scale and shift of the inputs move into the first layer.
+
+    W (s (x - c)) + b = (W s) x + (b - W s c), computed in float64.
+    """
+    tensors: Tensors = {}
+    for layer, joint in enumerate(net.layers):
+        weight, bias = joint.detach().double()[:, :-1], joint.detach().double()[:, -1]
+        if layer == 0:
+            weight = weight * net.scale.double()
+            bias = bias - net.shift * weight.sum(1)
+        tensors[f"{net.model}.{2 * layer}.weight"] = weight.float().contiguous()
+        tensors[f"{net.model}.{2 * layer}.bias"] = bias.float().contiguous()
+    return tensors
+
+
+# ------------------------------------------------------------------ the command
+
+
+def claim(work: Path, settings: dict[str, Any]) -> None:
+    """Tie a work folder to one set of settings, so that no run goes on from another's pieces."""
+    path = work / "settings.json"
+    text = json.dumps(settings, indent=1)
+    if path.exists() and path.read_text() != text:
+        raise ValueError(f"{work} belongs to a run with other settings; give an empty folder")
+    write_beside(path, lambda partial: partial.write_text(text))
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--published", type=Path, required=True, help="folder of the .pt files")
+    parser.add_argument("--work", type=Path, required=True, help="folder for log and checkpoints")
+    parser.add_argument("--out-tensors", type=Path, required=True, help="plain safetensors file")
+    parser.add_argument("--report", type=Path, required=True, help="fidelity table, JSON")
+    parser.add_argument("--out", type=Path, help="also write the package's own simulator file")
+    parser.add_argument("--run", type=int, default=Config.run, help="run number of the base seed")
+    parser.add_argument("--visits", type=int, help="rows the response network's fit sees in all")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to test the pipeline")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    config = dataclasses.replace(Config(), run=options.run)
+    config = quick(config) if options.quick else config
+    if options.visits is not None:
+        action = dataclasses.replace(config.action, visits=options.visits)
+        config = dataclasses.replace(config, action=action)
+    control = Control()
+    torch.set_num_threads(1)  # one order of summation, hence one result
+    published, files = read_published(options.published)
+    options.work.mkdir(parents=True, exist_ok=True)
+    settings = {"config": dataclasses.asdict(config), "published_sha256": files}
+    claim(options.work, json.loads(json.dumps(settings)))
+    try:
+        log = make_log(published, config, options.work, control)
+        fitted = fit_all(log, config, options.work, control)
+        write_safetensors(fitted, options.out_tensors)
+        report = {
+            "name": "virtualtb-v0-refit",
+            "method": "maximum likelihood on logged sessions of the published networks",
+            "base_seed": config.run << 32,
+            **settings,
+            "log": {"sessions": len(log.lengths), "pages": len(log.clicks), "sha256": log.digest},
+            "torch": torch.__version__,
+            "fidelity": fidelity(
+                published,
+                fitted,
+                config.evaluation_sessions,
+                lambda i: random_stream(config.run, PURPOSES["evaluate"], i),
+            ),
+        }
+    except Stopped:
+        show(f"stopped; run the same command again to go on from {options.work}", done=True)
+        return 130
+    text = json.dumps(report, indent=1)
+    write_beside(options.report, lambda partial: partial.write_text(text + "\n"))
+    if options.out is not None:
+        import virtualtb_fast
+
+        simulator = virtualtb_fast.Simulator.from_tensors(
+            fitted, name="virtualtb-v0-refit", provenance=report
+        )
+        simulator.save(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
