@@ -15,5 +15,6 @@ pub mod parallel;
 pub mod rng;
 pub mod session;
 pub mod simulator;
+pub mod tensor_file;
 
 pub use error::{Error, Result};
