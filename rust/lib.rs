@@ -10,9 +10,12 @@
 
 pub mod error;
 pub mod kernels;
+pub mod logs;
 pub mod nn;
 pub mod parallel;
+pub mod policy;
 pub mod rng;
+pub mod rollout;
 pub mod session;
 pub mod simulator;
 pub mod tensor_file;

@@ -240,7 +240,9 @@ fn check_digest(bytes: &[u8], stored: &str) -> std::result::Result<(), String> {
     if computed == stored {
         Ok(())
     } else {
-        Err(format!("expected the content of digest {stored}, got {computed}: the file was altered"))
+        Err(format!(
+            "expected the content of digest {stored}, got {computed}: the file was altered"
+        ))
     }
 }
 
@@ -265,7 +267,11 @@ pub fn partial(path: &Path) -> PathBuf {
 }
 
 /// Writes beside `path`, reads back and checks, then renames: no reader ever sees half a file.
-pub fn save(bytes: &[u8], path: &Path, check: impl FnOnce(&[u8], &str) -> Result<()>) -> Result<()> {
+pub fn save(
+    bytes: &[u8],
+    path: &Path,
+    check: impl FnOnce(&[u8], &str) -> Result<()>,
+) -> Result<()> {
     let beside = partial(path);
     let mut file = File::create(&beside).map_err(Error::io(&beside))?;
     let outcome = file
