@@ -8,10 +8,13 @@
 //! The Python package `virtualtb_fast` is this crate's main user; the module it imports lives
 //! behind the feature `python`, and nothing else here knows of it.
 
+pub mod batch;
 pub mod error;
 pub mod kernels;
 pub mod nn;
 pub mod parallel;
+#[cfg(feature = "python")]
+mod python;
 pub mod rng;
 pub mod session;
 pub mod simulator;

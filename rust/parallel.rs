@@ -45,7 +45,11 @@ fn pool(threads: usize) -> Result<Arc<ThreadPool>> {
 }
 
 /// Calls `work` on every item, on at most `threads` threads.
-pub fn for_each<T: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) + Sync + Send) -> Result<()> {
+pub fn for_each<T: Send>(
+    threads: usize,
+    items: Vec<T>,
+    work: impl Fn(T) + Sync + Send,
+) -> Result<()> {
     if threads <= 1 || items.len() <= 1 {
         items.into_iter().for_each(work);
         return Ok(());

@@ -268,7 +268,14 @@ impl Sessions {
             let rows = tile.len();
             let stride = simulator.answer.output_stride();
             let purpose = Purpose::Response;
-            self.first_uniforms(kernels, tile, purpose, Arrival::Replacement, 2, &mut workspace.uniforms);
+            self.first_uniforms(
+                kernels,
+                tile,
+                purpose,
+                Arrival::Replacement,
+                2,
+                &mut workspace.uniforms,
+            );
             let scratch = &mut workspace.scratch;
             let logits =
                 simulator.answer.forward_from_sums(kernels, rows, &workspace.x, inputs, scratch);
@@ -285,8 +292,8 @@ impl Sessions {
             for (lane, drawn) in tile.iter().zip(workspace.drawn.chunks(2)) {
                 let lane = &mut self.lanes[*lane];
                 (lane.clicks, lane.second) = (drawn[0], drawn[1]);
-                lane.total_clicks += u32::from(drawn[0]);
-                lane.page += 1;
+                lane.total_clicks = lane.total_clicks.saturating_add(drawn[0].into());
+                lane.page = lane.page.saturating_add(1);
             }
         }
     }

@@ -38,8 +38,14 @@ pub fn check_tensors(tensors: &Tensors, expected: &[(String, Vec<usize>)]) -> Re
     for (name, shape) in expected {
         let Some(tensor) = tensors.get(name) else {
             let have: Vec<_> = tensors.keys().map(String::as_str).collect();
-            return Err(Error::argument(format!("tensor {name}"), format!("shape {shape:?}"), 
-                format!("no such tensor, but {}", if have.is_empty() { "none at all".into() } else { have.join(", ") })));
+            return Err(Error::argument(
+                format!("tensor {name}"),
+                format!("shape {shape:?}"),
+                format!(
+                    "no such tensor, but {}",
+                    if have.is_empty() { "none at all".into() } else { have.join(", ") }
+                ),
+            ));
         };
         if tensor.shape != *shape || tensor.data.len() != shape.iter().product::<usize>() {
             let got = format!("{:?}", tensor.shape);
@@ -188,7 +194,8 @@ fn parse<T: DeserializeOwned>(key: &str, text: &str) -> std::result::Result<T, S
 }
 
 fn check_digest(bytes: &[u8], stored: &str) -> std::result::Result<(), String> {
-    let position = digest_position(header_of(bytes)).ok_or("expected one digest, got another form")?;
+    let position =
+        digest_position(header_of(bytes)).ok_or("expected one digest, got another form")?;
     let mut zeroed = bytes.to_vec();
     let field = &mut zeroed[8 + position..][..DIGEST_DIGITS];
     if field != stored.as_bytes() {
@@ -199,7 +206,9 @@ fn check_digest(bytes: &[u8], stored: &str) -> std::result::Result<(), String> {
     if computed == stored {
         Ok(())
     } else {
-        Err(format!("expected the content of digest {stored}, got {computed}: the file was altered"))
+        Err(format!(
+            "expected the content of digest {stored}, got {computed}: the file was altered"
+        ))
     }
 }
 
