@@ -14,6 +14,8 @@
 //! of threads, change no result.
 
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::sync::Arc;

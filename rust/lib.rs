@@ -18,5 +18,7 @@ mod python;
 pub mod rng;
 pub mod session;
 pub mod simulator;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

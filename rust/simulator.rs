@@ -17,6 +17,8 @@
 //! what is missing, surplus, misshaped, not finite, too large or altered.
 
 mod file;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -351,7 +353,7 @@ fn layers<'a>(tensors: &'a Tensors, model: &str, shape: &[usize]) -> Vec<Weights
 }
 
 /// Name and shape of every tensor that a simulator of this shape has.
-fn expected_tensors(config: &Config, schema: &Schema) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn expected_tensors(config: &Config, schema: &Schema) -> Vec<(String, Vec<usize>)> {
     let mut expected = Vec::new();
     for (model, shape) in config.shapes(schema) {
         for (index, pair) in shape.windows(2).enumerate() {
