@@ -257,8 +257,13 @@ impl Kernels {
         if isa.available() {
             Ok(Self(isa))
         } else {
-            let have: Vec<_> = Isa::ALL.iter().filter(|i| i.available()).map(|i| i.name()).collect();
-            Err(Error::argument("instruction set", format!("one of {}", have.join(", ")), isa.name()))
+            let have: Vec<_> =
+                Isa::ALL.iter().filter(|i| i.available()).map(|i| i.name()).collect();
+            Err(Error::argument(
+                "instruction set",
+                format!("one of {}", have.join(", ")),
+                isa.name(),
+            ))
         }
     }
 
@@ -266,9 +271,13 @@ impl Kernels {
     pub fn best() -> Result<Self> {
         static CHOICE: OnceLock<std::result::Result<Kernels, String>> = OnceLock::new();
         CHOICE
-            .get_or_init(|| Self::choose(std::env::var(ISA_VARIABLE).ok().as_deref()).map_err(|e| e.to_string()))
+            .get_or_init(|| {
+                Self::choose(std::env::var(ISA_VARIABLE).ok().as_deref()).map_err(|e| e.to_string())
+            })
             .clone()
-            .map_err(|message| Error::argument(ISA_VARIABLE, "an instruction set of this CPU", message))
+            .map_err(|message| {
+                Error::argument(ISA_VARIABLE, "an instruction set of this CPU", message)
+            })
     }
 
     fn choose(forced: Option<&str>) -> Result<Self> {

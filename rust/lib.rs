@@ -8,16 +8,21 @@
 //! The Python package `virtualtb_fast` is this crate's main user; the module it imports lives
 //! behind the feature `python`, and nothing else here knows of it.
 
+pub mod batch;
 pub mod error;
 pub mod kernels;
 pub mod logs;
 pub mod nn;
 pub mod parallel;
 pub mod policy;
+#[cfg(feature = "python")]
+mod python;
 pub mod rng;
 pub mod rollout;
 pub mod session;
 pub mod simulator;
 pub mod tensor_file;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};

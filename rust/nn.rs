@@ -182,7 +182,11 @@ impl Mlp {
                 x,
                 x_stride,
                 panels: &layer.panels,
-                start: if index == 0 && from_sums { Start::Output } else { Start::Bias(&layer.bias) },
+                start: if index == 0 && from_sums {
+                    Start::Output
+                } else {
+                    Start::Bias(&layer.bias)
+                },
                 slope: match layer.activation {
                     Activation::LeakyRelu(slope) => Some(slope),
                     _ => None,
@@ -258,13 +262,18 @@ impl OneHotTable {
 mod tests {
     use super::*;
 
-    fn weights(values: &mut impl Iterator<Item = f32>, inputs: usize, outputs: usize) -> (Vec<f32>, Vec<f32>) {
+    fn weights(
+        values: &mut impl Iterator<Item = f32>,
+        inputs: usize,
+        outputs: usize,
+    ) -> (Vec<f32>, Vec<f32>) {
         (values.take(inputs * outputs).collect(), values.take(outputs).collect())
     }
 
     #[test]
     fn table_equals_the_dense_first_layer() {
-        let mut values = (0..).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8.4e6 - 1.0);
+        let mut values =
+            (0..).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8.4e6 - 1.0);
         let (weight, bias) = weights(&mut values, 9, 21);
         let (weight2, bias2) = weights(&mut values, 21, 5);
         let layers = [

@@ -98,10 +98,7 @@ pub fn counter_word(purpose: Purpose, block: u32) -> u32 {
 /// Fills `out` with the uniforms of one origin: draw `i` is word `i % 4` of block `i / 4`.
 #[inline(always)]
 pub fn fill(origin: Origin, out: &mut [f32]) {
-    let key = [
-        [origin.seed as u32; LANES],
-        [(origin.seed >> 32) as u32; LANES],
-    ];
+    let key = [[origin.seed as u32; LANES], [(origin.seed >> 32) as u32; LANES]];
     for (group, out) in out.chunks_mut(4 * LANES).enumerate() {
         let mut counter = [
             [0; LANES],
@@ -152,10 +149,7 @@ mod tests {
     /// The known answers published with Random123 (kat_vectors, philox4x32 10).
     #[test]
     fn published_known_answers() {
-        assert_eq!(
-            philox([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             philox([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
@@ -171,7 +165,8 @@ mod tests {
 
     #[test]
     fn fill_agrees_with_fill_first_and_has_no_seams() {
-        let origin = Origin { seed: 7 << 32 | 3, session: 1 << 40, page: 9, purpose: Purpose::Fields };
+        let origin =
+            Origin { seed: 7 << 32 | 3, session: 1 << 40, page: 9, purpose: Purpose::Fields };
         let mut long = [0.0; 129];
         fill(origin, &mut long);
         for length in [1, 4, 31, 32, 33, 128] {

@@ -17,6 +17,8 @@
 //! what is missing, surplus, misshaped, not finite, too large or altered.
 
 mod file;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +26,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::kernels::Head;
-use crate::nn::{self, Activation, Mlp, OneHotTable, Weights};
+use crate::kernels::{Head, Kernels, TILE};
+use crate::nn::{self, Activation, Mlp, OneHotTable, Scratch, Weights};
 
 pub use file::{Tensor, Tensors};
 
@@ -179,7 +181,11 @@ impl Config {
         let [low, high] = schema.action_range;
         if !(low < high && low >= -LARGEST_ACTION && high <= LARGEST_ACTION) {
             let expected = format!("low < high within +-{LARGEST_ACTION:e}");
-            return Err(Error::argument("schema.action_range", expected, format!("[{low}, {high}]")));
+            return Err(Error::argument(
+                "schema.action_range",
+                expected,
+                format!("[{low}, {high}]"),
+            ));
         }
         if !(0.0..1.0).contains(&self.slope) {
             return Err(Error::argument("slope", "a number in [0, 1)", self.slope));
@@ -212,8 +218,8 @@ pub struct Simulator {
     pub(crate) leave_table: OneHotTable,
     pub(crate) leave: Mlp,
     pub(crate) field_heads: Vec<Head>,
-    pub(crate) answer_heads: [Head; 2],
-    pub(crate) leave_head: [Head; 1],
+    pub(crate) answer_heads: Vec<Head>,
+    pub(crate) leave_head: Vec<Head>,
 }
 
 impl Simulator {
@@ -240,20 +246,9 @@ impl Simulator {
         config.check(&schema)?;
         let expected = expected_tensors(&config, &schema);
         file::check_tensors(&tensors, &expected)?;
-        let layers = |model: &str, shape: Vec<usize>| -> Vec<Weights<'_>> {
-            shape[..shape.len() - 1]
-                .iter()
-                .enumerate()
-                .map(|(index, inputs)| Weights {
-                    weight: &tensors[&format!("{model}.{}.weight", 2 * index)].data,
-                    bias: &tensors[&format!("{model}.{}.bias", 2 * index)].data,
-                    inputs: *inputs,
-                })
-                .collect()
-        };
-        let generator = layers("generator", config.generator_shape(&schema));
-        let action = layers("action", config.action_shape(&schema));
-        let leave = layers("leave", config.leave_shape(&schema));
+        let generator = layers(&tensors, "generator", &config.generator_shape(&schema));
+        let action = layers(&tensors, "action", &config.action_shape(&schema));
+        let leave = layers(&tensors, "leave", &config.leave_shape(&schema));
         nn::check_range(&generator, 1.0, "generator")?;
         nn::check_range(&action, f64::from(LARGEST_ACTION), "action")?;
         nn::check_range(&leave, 1.0, "leave")?;
@@ -261,20 +256,10 @@ impl Simulator {
         let hidden = Activation::LeakyRelu(config.slope);
         let sizes = schema.sizes();
         let width = schema.customer_width();
-        let mut next = 0;
-        let mut head = |size: usize| {
-            next += size;
-            Head { first: next - size, size }
-        };
-        let field_heads = sizes.iter().map(|size| head(*size)).collect();
-        next = 0;
-        let mut head = |size: usize| {
-            next += size;
-            Head { first: next - size, size }
-        };
-        let answer_heads = [head(config.response.clicks), head(config.response.second)];
+        let field_heads = heads(&sizes);
+        let answer_heads = heads(&[config.response.clicks, config.response.second]);
         let LeaveConfig::Once { classes, .. } = &config.leave;
-        let leave_head = [Head { first: 0, size: *classes }];
+        let leave_head = heads(&[*classes]);
         Ok(Self {
             generator: Mlp::pack(&generator, 0, hidden, Activation::Identity),
             answer_table: OneHotTable::new(&action[0], &sizes),
@@ -314,14 +299,61 @@ impl Simulator {
         file::save(self, path)
     }
 
+    /// Outputs of one model (`generator`, `action`, `leave`) for rows of dense inputs, as files lay
+    /// them out: for tests and for looking inside, not for the hot path.
+    pub fn forward(&self, model: &str, x: &[f32]) -> Result<Vec<f32>> {
+        let shapes = self.config.shapes(&self.schema);
+        let Some((_, shape)) = shapes.into_iter().find(|(name, _)| *name == model) else {
+            return Err(Error::argument("model", "generator, action or leave", model));
+        };
+        let (inputs, outputs) = (shape[0], shape[shape.len() - 1]);
+        if x.is_empty() || !x.len().is_multiple_of(inputs) {
+            return Err(Error::argument("x", format!("rows of {inputs} values"), x.len()));
+        }
+        let layers = layers(&self.tensors, model, &shape);
+        let hidden = Activation::LeakyRelu(self.config.slope);
+        let network = Mlp::pack(&layers, 0, hidden, Activation::Identity);
+        let mut scratch = Scratch::default();
+        scratch.reserve(network.widest());
+        let kernels = Kernels::best()?;
+        let mut out = Vec::with_capacity(x.len() / inputs * outputs);
+        for tile in x.chunks(TILE * inputs) {
+            let rows = tile.len() / inputs;
+            let rows = network.forward(kernels, rows, tile, inputs, &mut scratch);
+            let stride = network.output_stride();
+            out.extend(rows.chunks(stride).take(tile.len() / inputs).flat_map(|r| &r[..outputs]));
+        }
+        Ok(out)
+    }
+
     /// The tensors as files hold them.
     pub fn tensors(&self) -> &Tensors {
         &self.tensors
     }
 }
 
+/// Heads of these sizes, one after the other.
+fn heads(sizes: &[usize]) -> Vec<Head> {
+    let mut next = 0;
+    let head = |size: &usize| {
+        next += size;
+        Head { first: next - size, size: *size }
+    };
+    sizes.iter().map(head).collect()
+}
+
+/// The layers of one model of this shape; the tensors have been checked.
+fn layers<'a>(tensors: &'a Tensors, model: &str, shape: &[usize]) -> Vec<Weights<'a>> {
+    let layer = |(index, inputs): (usize, &usize)| Weights {
+        weight: &tensors[&format!("{model}.{}.weight", 2 * index)].data,
+        bias: &tensors[&format!("{model}.{}.bias", 2 * index)].data,
+        inputs: *inputs,
+    };
+    shape[..shape.len() - 1].iter().enumerate().map(layer).collect()
+}
+
 /// Name and shape of every tensor that a simulator of this shape has.
-fn expected_tensors(config: &Config, schema: &Schema) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn expected_tensors(config: &Config, schema: &Schema) -> Vec<(String, Vec<usize>)> {
     let mut expected = Vec::new();
     for (model, shape) in config.shapes(schema) {
         for (index, pair) in shape.windows(2).enumerate() {

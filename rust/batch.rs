@@ -1,0 +1,482 @@
+//! Environments side by side: the rules of an episode on top of [`Sessions`].
+//!
+//! # One step of a batch, in order
+//! 1. Every action is checked before anything changes.
+//! 2. Environments whose session ended before (with [`Autoreset::NextStep`]) start their next
+//!    session and ignore the action; all others show a page with the executed action.
+//! 3. Rewards: the raw reward, shaped by the action norm constraint if there is one.
+//! 4. A session that is over is terminated; with VirtualTB-v0's quirks another customer takes its
+//!    place at once. With [`Autoreset::SameStep`] its last observation is kept aside and the next
+//!    session starts.
+//! 5. Observations.
+//!
+//! Environments are held in chunks, the unit of parallel work. How they are cut, and the number
+//! of threads, change no result.
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::kernels::{Kernels, TILE};
+use crate::parallel;
+use crate::session::{Arrival, Sessions, Workspace, refused_value};
+use crate::simulator::{LARGEST_ACTION, Simulator};
+
+/// More environments than this are taken for a mistake.
+pub const MOST_ENVS: usize = 1 << 26;
+/// Environments of a chunk at most: their states pass through the second-level cache.
+const MOST_LANES: usize = 8 * TILE;
+/// Chunks for each thread, so that the last ones to finish leave little idle time.
+const CHUNKS_A_THREAD: usize = 8;
+
+/// When a new session starts after one has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Autoreset {
+    /// At the next step, whose action is ignored.
+    NextStep,
+    /// Within the same step.
+    SameStep,
+    /// When the caller resets.
+    Disabled,
+}
+
+/// What a page is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reward {
+    /// Clicks on the page.
+    Clicks,
+    /// The second head: probable purchases.
+    Deals,
+    /// 1 if the second head is positive, else 0.
+    Buy,
+}
+
+/// The action norm constraint of Virtual-Taobao (Shi et al., AAAI 2019, section "ANC"):
+/// `r / (1 + rho * max(|a| - mu, 0))` with the Euclidean norm of the executed action.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Anc {
+    /// Strength, at least 0.
+    pub rho: f64,
+    /// Norm that is still free, at least 0.
+    pub mu: f64,
+}
+
+impl Anc {
+    /// The shaped reward.
+    pub fn shape(&self, reward: f64, action: &[f32]) -> f64 {
+        let squares = action.iter().fold(0.0, |sum, a| f64::from(*a).mul_add(f64::from(*a), sum));
+        reward / (1.0 + self.rho * (squares.sqrt() - self.mu).max(0.0))
+    }
+}
+
+/// The rules of an episode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// VirtualTB-v0: the observation at the end is another customer's, and steps may go on.
+    pub quirks: bool,
+    /// Whether actions are clipped into the schema's range.
+    pub clip: bool,
+    /// When the next session starts.
+    pub autoreset: Autoreset,
+    /// The raw reward.
+    pub reward: Reward,
+    /// The action norm constraint, if any.
+    pub anc: Option<Anc>,
+}
+
+/// Where an environment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// Never reset.
+    New = 0,
+    /// In a session.
+    Playing = 1,
+    /// Its session is over.
+    Over = 2,
+}
+
+/// What a step returns; one entry an environment unless said otherwise.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Observations, `observation_width` an environment.
+    pub observations: Vec<f32>,
+    /// Rewards, shaped.
+    pub rewards: Vec<f64>,
+    /// Whether the session ended.
+    pub terminated: Vec<bool>,
+    /// Clicks on this page.
+    pub clicks: Vec<i64>,
+    /// The second head on this page.
+    pub second: Vec<i64>,
+    /// Clicks of the session so far by slots shown so far.
+    pub ctr: Vec<f64>,
+    /// Rewards before shaping.
+    pub raw_rewards: Vec<f64>,
+    /// Whether the action was clipped.
+    pub clipped: Vec<bool>,
+    /// With [`Autoreset::SameStep`]: the environments whose session ended, ascending.
+    pub finished: Vec<i64>,
+    /// Their last observations, `observation_width` each.
+    pub final_observations: Vec<f32>,
+}
+
+#[derive(Clone, Debug)]
+struct Chunk {
+    first: usize,
+    sessions: Sessions,
+    phases: Vec<Phase>,
+}
+
+/// A chunk's share of a [`Step`].
+struct Share<'a> {
+    chunk: &'a mut Chunk,
+    actions: &'a [f32],
+    observations: &'a mut [f32],
+    rewards: &'a mut [f64],
+    terminated: &'a mut [bool],
+    clicks: &'a mut [i64],
+    second: &'a mut [i64],
+    ctr: &'a mut [f64],
+    raw_rewards: &'a mut [f64],
+    clipped: &'a mut [bool],
+}
+
+/// Buffers of a thread.
+#[derive(Default)]
+struct Local {
+    workspace: Workspace,
+    playing: Vec<usize>,
+    starting: Vec<usize>,
+    executed: Vec<f32>,
+}
+
+thread_local! {
+    static LOCAL: RefCell<Local> = RefCell::default();
+}
+
+/// Environments that step together.
+#[derive(Clone, Debug)]
+pub struct SessionBatch {
+    simulator: Arc<Simulator>,
+    kernels: Kernels,
+    rules: Rules,
+    threads: usize,
+    chunk_lanes: usize,
+    chunks: Vec<Chunk>,
+    num_envs: usize,
+}
+
+impl SessionBatch {
+    /// A batch that has to be reset before it steps.
+    pub fn new(
+        simulator: Arc<Simulator>,
+        num_envs: usize,
+        threads: Option<usize>,
+        rules: Rules,
+    ) -> Result<Self> {
+        if !(1..=MOST_ENVS).contains(&num_envs) {
+            return Err(Error::argument("num_envs", format!("1 to {MOST_ENVS}"), num_envs));
+        }
+        if let Some(Anc { rho, mu }) = rules.anc {
+            let fits = |value: f64| value.is_finite() && value >= 0.0;
+            if !(fits(rho) && fits(mu)) {
+                let expected = "finite (rho, mu), neither negative";
+                return Err(Error::argument("anc", expected, format!("({rho}, {mu})")));
+            }
+        }
+        // A tile is the least that is worth another thread.
+        let threads = parallel::resolve(threads)?.min(num_envs.div_ceil(TILE));
+        let chunks = match threads {
+            1 => num_envs.div_ceil(MOST_LANES),
+            _ => (threads * CHUNKS_A_THREAD).max(num_envs.div_ceil(MOST_LANES)),
+        };
+        let chunk_lanes = num_envs.div_ceil(chunks).max(TILE.min(num_envs));
+        let kernels = Kernels::best()?;
+        let chunk = |first: usize| {
+            let lanes = chunk_lanes.min(num_envs - first);
+            Chunk {
+                first,
+                sessions: Sessions::new(&simulator, lanes),
+                phases: vec![Phase::New; lanes],
+            }
+        };
+        let chunks = (0..num_envs).step_by(chunk_lanes).map(chunk).collect();
+        Ok(Self { kernels, rules, threads, chunk_lanes, chunks, num_envs, simulator })
+    }
+
+    /// The simulator that all sessions play in.
+    pub fn simulator(&self) -> &Arc<Simulator> {
+        &self.simulator
+    }
+
+    /// Number of environments.
+    pub fn num_envs(&self) -> usize {
+        self.num_envs
+    }
+
+    /// Threads that a step uses.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Bytes held for each environment.
+    pub fn bytes_per_session(&self) -> usize {
+        self.chunks[0].sessions.bytes_per_lane() + size_of::<Phase>()
+    }
+
+    /// Columns of an observation.
+    pub fn observation_width(&self) -> usize {
+        self.simulator.schema.observation_width()
+    }
+
+    /// Starts sessions in the environments of `mask` (all, without one): session 0 of new streams
+    /// if there are `seeds`, else the next session of each environment's stream.
+    pub fn reset(&mut self, seeds: Option<&[u64]>, mask: Option<&[bool]>) -> Result<()> {
+        for (what, length) in
+            [("seeds", seeds.map(<[_]>::len)), ("reset_mask", mask.map(<[_]>::len))]
+        {
+            if let Some(length) = length.filter(|length| *length != self.num_envs) {
+                let expected = format!("{} values, one an environment", self.num_envs);
+                return Err(Error::argument(what, expected, length));
+            }
+        }
+        let masked = |env: usize| mask.is_none_or(|mask| mask[env]);
+        let mut lanes = self.chunks.iter().flat_map(|chunk| {
+            chunk.phases.iter().enumerate().map(|(lane, phase)| (chunk.first + lane, *phase))
+        });
+        if let Some((env, _)) =
+            lanes.find(|(env, phase)| *phase == Phase::New && seeds.is_none() && masked(*env))
+        {
+            return Err(Error::State(format!(
+                "environment {env}: expected a seed at the first reset, got none"
+            )));
+        }
+        let (simulator, kernels) = (&*self.simulator, self.kernels);
+        parallel::for_each(self.threads, self.chunks.iter_mut().collect(), |chunk| {
+            LOCAL.with_borrow_mut(|local| {
+                local.starting.clear();
+                for (index, (lane, phase)) in
+                    chunk.sessions.lanes.iter_mut().zip(&mut chunk.phases).enumerate()
+                {
+                    let env = chunk.first + index;
+                    if masked(env) {
+                        match seeds {
+                            Some(seeds) => (lane.seed, lane.session) = (seeds[env], 0),
+                            None => lane.session = lane.session.wrapping_add(1),
+                        }
+                        *phase = Phase::Playing;
+                        local.starting.push(index);
+                    }
+                }
+                let (workspace, starting) = (&mut local.workspace, &local.starting);
+                chunk.sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
+            });
+        })
+    }
+
+    /// Shows every environment one page; `actions` has `schema.action` values an environment.
+    pub fn step(&mut self, actions: &[f32]) -> Result<Step> {
+        self.check(actions)?;
+        let (envs, width) = (self.num_envs, self.observation_width());
+        let mut step = Step {
+            observations: vec![0.0; envs * width],
+            rewards: vec![0.0; envs],
+            terminated: vec![false; envs],
+            clicks: vec![0; envs],
+            second: vec![0; envs],
+            ctr: vec![0.0; envs],
+            raw_rewards: vec![0.0; envs],
+            clipped: vec![false; envs],
+            finished: Vec::new(),
+            final_observations: Vec::new(),
+        };
+        let (simulator, kernels, rules) = (&*self.simulator, self.kernels, &self.rules);
+        let size = self.chunk_lanes;
+        let mut rewards = step.rewards.chunks_mut(size);
+        let mut terminated = step.terminated.chunks_mut(size);
+        let mut clicks = step.clicks.chunks_mut(size);
+        let mut second = step.second.chunks_mut(size);
+        let mut ctr = step.ctr.chunks_mut(size);
+        let mut raw_rewards = step.raw_rewards.chunks_mut(size);
+        let mut clipped = step.clipped.chunks_mut(size);
+        let shares = self
+            .chunks
+            .iter_mut()
+            .zip(actions.chunks(size * simulator.schema.action))
+            .zip(step.observations.chunks_mut(size * width))
+            .filter_map(|((chunk, actions), observations)| {
+                Some(Share {
+                    chunk,
+                    actions,
+                    observations,
+                    rewards: rewards.next()?,
+                    terminated: terminated.next()?,
+                    clicks: clicks.next()?,
+                    second: second.next()?,
+                    ctr: ctr.next()?,
+                    raw_rewards: raw_rewards.next()?,
+                    clipped: clipped.next()?,
+                })
+            });
+        let finals = parallel::map(self.threads, shares.collect(), |share| {
+            LOCAL.with_borrow_mut(|local| share.step(simulator, kernels, rules, local))
+        })?;
+        for (finished, observations) in finals {
+            step.finished.extend(finished);
+            step.final_observations.extend(observations);
+        }
+        Ok(step)
+    }
+
+    /// Whether every environment may take its action.
+    fn check(&self, actions: &[f32]) -> Result<()> {
+        let size = self.simulator.schema.action;
+        if actions.len() != self.num_envs * size {
+            let expected = format!("{} values", self.num_envs * size);
+            return Err(Error::argument("actions", expected, actions.len()));
+        }
+        for chunk in &self.chunks {
+            let stuck = |phase: &Phase| match phase {
+                Phase::New => true,
+                Phase::Playing => false,
+                Phase::Over => self.rules.autoreset == Autoreset::Disabled,
+            };
+            if let Some(lane) = chunk.phases.iter().position(stuck) {
+                let got = if chunk.phases[lane] == Phase::New {
+                    "no reset yet"
+                } else {
+                    "a session that is over"
+                };
+                return Err(Error::State(format!(
+                    "step of environment {}: expected a session in play, got {got}; call reset first",
+                    chunk.first + lane
+                )));
+            }
+        }
+        for (lane, action) in actions.chunks(size).enumerate() {
+            if let Some(value) = refused_value(action) {
+                let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
+                return Err(Error::Action { lane, expected, got: value.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Observations of all environments, `observation_width` each.
+    pub fn observations(&self) -> Vec<f32> {
+        let width = self.observation_width();
+        let mut out = vec![0.0; self.num_envs * width];
+        let mut rows = out.chunks_mut(width);
+        for chunk in &self.chunks {
+            for (lane, out) in (0..chunk.phases.len()).zip(&mut rows) {
+                chunk.sessions.observe(&self.simulator, lane, out);
+            }
+        }
+        out
+    }
+
+    /// The sessions in the order of the environments, with the lane that each plays in.
+    pub fn sessions(&self) -> impl Iterator<Item = (&Sessions, usize)> {
+        self.chunks
+            .iter()
+            .flat_map(|chunk| (0..chunk.phases.len()).map(|lane| (&chunk.sessions, lane)))
+    }
+}
+
+impl Share<'_> {
+    /// One step; returns what finished, with last observations.
+    fn step(
+        self,
+        simulator: &Simulator,
+        kernels: Kernels,
+        rules: &Rules,
+        local: &mut Local,
+    ) -> (Vec<i64>, Vec<f32>) {
+        let Self { chunk, actions, .. } = self;
+        let Chunk { first, sessions, phases } = chunk;
+        let Local { workspace, playing, starting, executed } = local;
+        let size = simulator.schema.action;
+        let width = simulator.schema.observation_width();
+
+        // 2. The executed actions; sessions that ended before start again.
+        playing.clear();
+        starting.clear();
+        for (lane, phase) in phases.iter_mut().enumerate() {
+            if *phase == Phase::Over {
+                *phase = Phase::Playing;
+                sessions.lanes[lane].session = sessions.lanes[lane].session.wrapping_add(1);
+                starting.push(lane);
+            } else {
+                playing.push(lane);
+            }
+        }
+        sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
+        let [low, high] = simulator.schema.action_range;
+        let outside = |value: &f32| !(low..=high).contains(value);
+        let mut executed_actions = actions;
+        if rules.clip && actions.iter().any(outside) {
+            executed.clear();
+            executed.extend(actions.iter().map(|value| value.clamp(low, high)));
+            for (clipped, action) in self.clipped.iter_mut().zip(actions.chunks(size)) {
+                *clipped = action.iter().any(outside);
+            }
+            executed_actions = executed;
+        }
+        let action = |lane: usize| &executed_actions[lane * size..][..size];
+        sessions.show(simulator, kernels, workspace, playing, |_, lane| action(lane));
+
+        // 3. Rewards.
+        let slots = (simulator.config.response.clicks - 1) as f64;
+        starting.clear();
+        for lane in playing.iter().copied() {
+            let session = &sessions.lanes[lane];
+            let raw = match rules.reward {
+                Reward::Clicks => f64::from(session.clicks),
+                Reward::Deals => f64::from(session.second),
+                Reward::Buy => f64::from(u8::from(session.second > 0)),
+            };
+            self.raw_rewards[lane] = raw;
+            self.rewards[lane] = rules.anc.map_or(raw, |anc| anc.shape(raw, action(lane)));
+            self.clicks[lane] = i64::from(session.clicks);
+            self.second[lane] = i64::from(session.second);
+            self.ctr[lane] = f64::from(session.total_clicks) / f64::from(session.page) / slots;
+            if session.over() {
+                self.terminated[lane] = true;
+                starting.push(lane);
+            }
+        }
+
+        // 4. Ends of sessions.
+        let (mut finished, mut finals) = (Vec::new(), Vec::new());
+        if rules.quirks {
+            sessions.open(simulator, kernels, workspace, starting, Arrival::Replacement);
+        }
+        match rules.autoreset {
+            Autoreset::SameStep => {
+                finals.resize(starting.len() * width, 0.0);
+                for (lane, out) in starting.iter().zip(finals.chunks_mut(width)) {
+                    finished.push((*first + lane) as i64);
+                    sessions.observe(simulator, *lane, out);
+                    sessions.lanes[*lane].session = sessions.lanes[*lane].session.wrapping_add(1);
+                }
+                sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
+            }
+            // With the quirks a caller who disables the autoreset may step past the end.
+            Autoreset::Disabled if rules.quirks => {}
+            Autoreset::NextStep | Autoreset::Disabled => {
+                starting.iter().for_each(|lane| phases[*lane] = Phase::Over);
+            }
+        }
+
+        // 5. Observations.
+        for (lane, out) in self.observations.chunks_mut(width).enumerate() {
+            sessions.observe(simulator, lane, out);
+        }
+        (finished, finals)
+    }
+}

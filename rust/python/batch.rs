@@ -1,0 +1,203 @@
+//! `_core.SessionBatch`.
+
+use numpy::{PyArray1, PyArray2};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use super::arrays::{exact, one, two};
+use super::errors::{detached, exception, to_py};
+use super::simulator::PySimulator;
+use crate::batch::{Anc, Autoreset, Reward, Rules, SessionBatch};
+use crate::error::Error;
+
+/// Environments that step together.
+#[pyclass(name = "SessionBatch", module = "virtualtb_fast._core")]
+pub struct PySessionBatch(SessionBatch);
+
+type Observations<'py> = Bound<'py, PyArray2<f32>>;
+type StepTuple<'py> = (
+    Observations<'py>,
+    Bound<'py, PyArray1<f64>>,
+    Bound<'py, PyArray1<bool>>,
+    Bound<'py, PyArray1<bool>>,
+    Bound<'py, PyDict>,
+    Bound<'py, PyArray1<i64>>,
+    Observations<'py>,
+);
+type OneTuple<'py> = (Bound<'py, PyArray1<f32>>, f64, bool, bool, Bound<'py, PyDict>);
+
+/// One of some words, or an error that lists them.
+fn word<T: Copy>(what: &str, value: &str, words: &[(&str, T)]) -> PyResult<T> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let expected: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        to_py(Error::argument(what, format!("one of {}", expected.join(", ")), value))
+    })
+}
+
+fn refused_action(message: String) -> PyErr {
+    exception("InvalidActionError", (message,))
+}
+
+fn refused_argument(message: String) -> PyErr {
+    exception("InvalidArgumentError", (message,))
+}
+
+#[pymethods]
+impl PySessionBatch {
+    #[new]
+    #[pyo3(signature = (simulator, num_envs, *, num_threads, quirks, clip, autoreset, reward, anc))]
+    #[allow(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    fn new(
+        py: Python<'_>,
+        simulator: &PySimulator,
+        num_envs: i64,
+        num_threads: Option<i64>,
+        quirks: bool,
+        clip: bool,
+        autoreset: &str,
+        reward: &str,
+        anc: Option<(f64, f64)>,
+    ) -> PyResult<Self> {
+        let rules = Rules {
+            quirks,
+            clip,
+            autoreset: word(
+                "autoreset_mode",
+                autoreset,
+                &[
+                    ("NextStep", Autoreset::NextStep),
+                    ("SameStep", Autoreset::SameStep),
+                    ("Disabled", Autoreset::Disabled),
+                ],
+            )?,
+            reward: word(
+                "reward",
+                reward,
+                &[("clicks", Reward::Clicks), ("deals", Reward::Deals), ("buy", Reward::Buy)],
+            )?,
+            anc: anc.map(|(rho, mu)| Anc { rho, mu }),
+        };
+        // Negative numbers become 0, which the batch refuses in its own words.
+        let size = |value: i64| usize::try_from(value).unwrap_or(0);
+        for (what, value) in [("num_envs", Some(num_envs)), ("num_threads", num_threads)] {
+            if let Some(value) = value.filter(|value| *value < 1) {
+                return Err(to_py(Error::argument(what, "a positive number", value)));
+            }
+        }
+        let simulator = simulator.0.clone();
+        detached(py, || SessionBatch::new(simulator, size(num_envs), num_threads.map(size), rules))
+            .map(Self)
+    }
+
+    #[getter]
+    fn num_threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    #[getter]
+    fn bytes_per_session(&self) -> usize {
+        self.0.bytes_per_session()
+    }
+
+    #[pyo3(signature = (seeds, mask))]
+    fn reset<'py>(
+        &mut self,
+        py: Python<'py>,
+        seeds: Option<&Bound<'py, PyAny>>,
+        mask: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Observations<'py>> {
+        let shape = [self.0.num_envs()];
+        let seeds =
+            seeds.map(|s| exact::<u64>(s, "seeds", &shape, refused_argument)).transpose()?;
+        let mask =
+            mask.map(|m| exact::<bool>(m, "reset_mask", &shape, refused_argument)).transpose()?;
+        let seeds = seeds.as_ref().map(|seeds| seeds.as_slice()).transpose()?;
+        let mask = mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
+        let batch = &mut self.0;
+        let observations = detached(py, || {
+            batch.reset(seeds, mask)?;
+            Ok(batch.observations())
+        })?;
+        two(py, observations, self.0.observation_width())
+    }
+
+    fn step<'py>(
+        &mut self,
+        py: Python<'py>,
+        actions: &Bound<'py, PyAny>,
+    ) -> PyResult<StepTuple<'py>> {
+        let shape = [self.0.num_envs(), self.0.simulator().schema.action];
+        let actions = exact::<f32>(actions, "actions", &shape, refused_action)?;
+        let actions = actions.as_slice()?;
+        let batch = &mut self.0;
+        let step = detached(py, || batch.step(actions))?;
+        let width = self.0.observation_width();
+        let info = PyDict::new(py);
+        info.set_item(intern!(py, "clicks"), one(py, step.clicks))?;
+        info.set_item(intern!(py, "deals"), one(py, step.second))?;
+        info.set_item(intern!(py, "CTR"), one(py, step.ctr))?;
+        info.set_item(intern!(py, "raw_reward"), one(py, step.raw_rewards))?;
+        info.set_item(intern!(py, "clipped"), one(py, step.clipped))?;
+        Ok((
+            two(py, step.observations, width)?,
+            one(py, step.rewards),
+            one(py, step.terminated),
+            one(py, vec![false; shape[0]]),
+            info,
+            one(py, step.finished),
+            two(py, step.final_observations, width)?,
+        ))
+    }
+
+    /// A step of a batch of one that does not reset by itself, with scalars where it can.
+    fn step_one<'py>(
+        &mut self,
+        py: Python<'py>,
+        action: &Bound<'py, PyAny>,
+    ) -> PyResult<OneTuple<'py>> {
+        let shape = [self.0.simulator().schema.action];
+        let action = exact::<f32>(action, "action", &shape, refused_action)?;
+        let action = action.as_slice()?;
+        let batch = &mut self.0;
+        let step = detached(py, || batch.step(action))?;
+        let info = PyDict::new(py);
+        info.set_item(intern!(py, "clicks"), step.clicks[0])?;
+        info.set_item(intern!(py, "deals"), step.second[0])?;
+        info.set_item(intern!(py, "CTR"), step.ctr[0])?;
+        info.set_item(intern!(py, "raw_reward"), step.raw_rewards[0])?;
+        info.set_item(intern!(py, "clipped"), step.clipped[0])?;
+        Ok((one(py, step.observations), step.rewards[0], step.terminated[0], false, info))
+    }
+
+    fn observe<'py>(&self, py: Python<'py>) -> PyResult<Observations<'py>> {
+        two(py, self.0.observations(), self.0.observation_width())
+    }
+
+    fn customers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<u8>>> {
+        let codes = self.0.sessions().flat_map(|(sessions, lane)| sessions.customer(lane).to_vec());
+        two(py, codes.collect(), self.0.simulator().schema.customer.len())
+    }
+
+    fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let lanes: Vec<_> =
+            self.0.sessions().map(|(sessions, lane)| sessions.lanes[lane]).collect();
+        let info = PyDict::new(py);
+        info.set_item("seed", one(py, lanes.iter().map(|lane| lane.seed).collect()))?;
+        info.set_item("session", one(py, lanes.iter().map(|lane| lane.session).collect()))?;
+        let page = lanes.iter().map(|lane| i64::from(lane.page));
+        info.set_item("page", one(py, page.collect()))?;
+        let clicks = lanes.iter().map(|lane| i64::from(lane.total_clicks));
+        info.set_item("total_clicks", one(py, clicks.collect()))?;
+        Ok(info)
+    }
+
+    fn get_state<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.get_state())
+    }
+
+    fn set_state(&mut self, py: Python<'_>, state: &[u8]) -> PyResult<()> {
+        let batch = &mut self.0;
+        detached(py, || batch.set_state(state))
+    }
+}

@@ -1,0 +1,123 @@
+//! `_core.Simulator`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::{PyArray2, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use serde::de::DeserializeOwned;
+
+use super::arrays;
+use super::errors::{detached, exception, to_py};
+use crate::error::Error;
+use crate::simulator::{Simulator, Tensor, Tensors};
+
+/// Frozen customer networks.
+#[pyclass(name = "Simulator", module = "virtualtb_fast._core", frozen)]
+pub struct PySimulator(pub Arc<Simulator>);
+
+fn parse<T: DeserializeOwned>(what: &str, text: &str) -> PyResult<T> {
+    serde_json::from_str(text)
+        .map_err(|error| to_py(Error::argument(what, "JSON as the docs describe it", error)))
+}
+
+fn text(value: &impl serde::Serialize) -> PyResult<String> {
+    serde_json::to_string(value).map_err(|error| to_py(Error::State(error.to_string())))
+}
+
+#[pymethods]
+impl PySimulator {
+    #[staticmethod]
+    fn from_tensors(
+        name: String,
+        schema: &str,
+        config: &str,
+        provenance: &str,
+        tensors: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        let (schema, config) = (parse("schema", schema)?, parse("config", config)?);
+        let provenance = parse("provenance", provenance)?;
+        let mut read = Tensors::new();
+        for (key, value) in tensors {
+            let key: String = key.extract()?;
+            let shape = match value.cast::<PyArrayDyn<f32>>() {
+                Ok(array) => array.shape().to_vec(),
+                Err(_) => Vec::new(),
+            };
+            let refuse = |message| exception("InvalidArgumentError", (message,));
+            let array = arrays::exact::<f32>(&value, &format!("tensor {key}"), &shape, refuse)?;
+            read.insert(key, Tensor { shape, data: array.as_slice()?.to_vec() });
+        }
+        Simulator::new(name, schema, config, provenance, read).map(Self).map_err(to_py)
+    }
+
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        detached(py, || Simulator::load(&path)).map(Self)
+    }
+
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, data: &[u8], origin: &str) -> PyResult<Self> {
+        detached(py, || Simulator::from_bytes(data, origin)).map(Self)
+    }
+
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        detached(py, || self.0.save(&path))
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &detached(py, || Ok(self.0.to_bytes()))?))
+    }
+
+    fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let out = PyDict::new(py);
+        for (name, tensor) in self.0.tensors() {
+            let array = arrays::one(py, tensor.data.clone()).reshape(tensor.shape.clone())?;
+            out.set_item(name, array)?;
+        }
+        Ok(out)
+    }
+
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        model: &str,
+        x: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let shape = match x.cast::<PyArray2<f32>>() {
+            Ok(array) => array.shape().to_vec(),
+            Err(_) => vec![0, 0],
+        };
+        let refuse = |message| exception("InvalidArgumentError", (message,));
+        let array = arrays::exact::<f32>(x, "x", &shape, refuse)?;
+        let out = self.0.forward(model, array.as_slice()?).map_err(to_py)?;
+        let width = out.len() / shape[0].max(1);
+        arrays::two(py, out, width)
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    #[getter]
+    fn digest(&self) -> &str {
+        &self.0.digest
+    }
+
+    #[getter]
+    fn schema(&self) -> PyResult<String> {
+        text(&self.0.schema)
+    }
+
+    #[getter]
+    fn config(&self) -> PyResult<String> {
+        text(&self.0.config)
+    }
+
+    #[getter]
+    fn provenance(&self) -> PyResult<String> {
+        text(&self.0.provenance)
+    }
+}
