@@ -11,13 +11,17 @@
 pub mod batch;
 pub mod error;
 pub mod kernels;
+pub mod logs;
 pub mod nn;
 pub mod parallel;
+pub mod policy;
 #[cfg(feature = "python")]
 mod python;
 pub mod rng;
+pub mod rollout;
 pub mod session;
 pub mod simulator;
+pub mod tensor_file;
 #[cfg(test)]
 mod testing;
 

@@ -3,8 +3,14 @@
 //! Pools are kept by process and size. A forked child has none of its parent's threads, so it
 //! finds no pool under its own process number and builds one.
 
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -68,4 +74,121 @@ pub fn map<T: Send, R: Send>(
         return Ok(items.into_iter().map(work).collect());
     }
     Ok(pool(threads)?.install(|| items.into_par_iter().with_max_len(1).map(work).collect()))
+}
+
+/// The calling thread looks up from its work this often, to answer Ctrl-C.
+const TICK: Duration = Duration::from_millis(25);
+
+/// Calls `work` on 0, 1, ... `count - 1`, on at most `threads` threads, and `take` on the results,
+/// in order, on the calling thread, until it breaks off.
+///
+/// Meanwhile `tick` is called there every [`TICK`]; its error, or one of `take`, ends the work.
+/// `work` is given a function that says whether to go on: long work asks it every few
+/// milliseconds and returns anything at all once it says no. At most two results a thread exist at
+/// a time, so slow taking holds the work back.
+pub fn ordered<R: Send>(
+    threads: usize,
+    count: u64,
+    work: impl Fn(u64, &dyn Fn() -> bool) -> R + Sync,
+    mut take: impl FnMut(R) -> Result<ControlFlow<()>>,
+    tick: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    if threads <= 1 || count <= 1 {
+        return serial(count, work, take, tick);
+    }
+    let clock = Clock::new(tick);
+    let stop = AtomicBool::new(false);
+    let (send, receive) = channel();
+    pool(threads)?.in_place_scope(|scope| {
+        let (work, stop) = (&work, &stop);
+        let submit = |index: u64| {
+            let send = send.clone();
+            scope.spawn(move |_| {
+                let go_on = || !stop.load(Ordering::Relaxed);
+                let result = catch_unwind(AssertUnwindSafe(|| work(index, &go_on)));
+                // Nobody listens any more once the caller has stopped.
+                let _ = send.send((index, result));
+            });
+        };
+        let mut submitted = count.min(2 * threads as u64);
+        (0..submitted).for_each(submit);
+        let mut waiting = BTreeMap::new();
+        let mut next = 0;
+        let mut run = || {
+            while next < count {
+                clock.poll()?;
+                match receive.recv_timeout(TICK) {
+                    Ok((index, Ok(result))) => drop(waiting.insert(index, result)),
+                    Ok((_, Err(panic))) => {
+                        stop.store(true, Ordering::Relaxed);
+                        resume_unwind(panic);
+                    }
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => unreachable!("the sender is held here"),
+                }
+                while let Some(result) = waiting.remove(&next) {
+                    if take(result)?.is_break() {
+                        return Ok(());
+                    }
+                    next += 1;
+                    if submitted < count {
+                        submit(submitted);
+                        submitted += 1;
+                    }
+                }
+            }
+            Ok(())
+        };
+        let outcome = run();
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    })
+}
+
+/// [`ordered`] on the calling thread alone.
+pub fn serial<R>(
+    count: u64,
+    mut work: impl FnMut(u64, &dyn Fn() -> bool) -> R,
+    mut take: impl FnMut(R) -> Result<ControlFlow<()>>,
+    tick: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let clock = Clock::new(tick);
+    let failure = RefCell::new(None);
+    for index in 0..count {
+        let result = work(index, &|| match clock.poll() {
+            Ok(()) => true,
+            Err(error) => {
+                failure.borrow_mut().get_or_insert(error);
+                false
+            }
+        });
+        if let Some(error) = failure.take() {
+            return Err(error);
+        }
+        if take(result)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Calls `tick` when a [`TICK`] has passed since the last time.
+struct Clock<'a> {
+    tick: &'a dyn Fn() -> Result<()>,
+    last: Cell<Instant>,
+}
+
+impl<'a> Clock<'a> {
+    fn new(tick: &'a dyn Fn() -> Result<()>) -> Self {
+        Self { tick, last: Cell::new(Instant::now()) }
+    }
+
+    fn poll(&self) -> Result<()> {
+        if self.last.get().elapsed() < TICK {
+            return Ok(());
+        }
+        let outcome = (self.tick)();
+        self.last.set(Instant::now());
+        outcome
+    }
 }

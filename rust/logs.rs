@@ -1,0 +1,304 @@
+//! Session logs as columns: one row a page, in the order (session, page).
+//!
+//! | column | NumPy | Arrow and Parquet | |
+//! |---|---|---|---|
+//! | `session` | i64 | int64 | number within the seed's stream |
+//! | `page` | i16 | int16 | page within the session, from 0 |
+//! | `day` | i16 | int16 | 0: a simulator has no calendar |
+//! | `customer` | u8, fields wide | fixed-size list of uint8 | category codes |
+//! | `action` | f32, A wide | fixed-size list of float32 | what was shown, clipped into the range |
+//! | `action_logp` | f32 | float32 | log-density of the draw before clipping |
+//! | `clicks` | u8 | uint8 | the first head |
+//! | `second` | u8 | uint8 | the second head |
+//! | `outcome` | u8 code | dictionary of strings | `turn`, `buy`, `leave`, `max_pages` |
+//! | `units` | u16 | uint16 | units bought: the second head, as far as known |
+//! | `value` | - | float32, all null | there are no prices |
+//!
+//! [`Columns`] is a log that grows; [`Log`] is one that is complete, shared without copies with
+//! NumPy and Arrow.
+
+mod digest;
+mod parquet;
+mod read;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::types::UInt8Type;
+use arrow_array::{
+    ArrayRef, DictionaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch, StringArray,
+    new_null_array,
+};
+use arrow_buffer::{ArrowNativeType, ScalarBuffer};
+use arrow_schema::{ArrowError, DataType, Field, SchemaRef};
+
+use crate::error::{Error, Result};
+use crate::simulator::Schema;
+
+pub use digest::Digester;
+pub use parquet::{Encoder, FileWriter, RowGroup};
+pub use read::digest_file;
+
+/// How a page ended, in the order of the codes.
+pub const OUTCOMES: [&str; 4] = ["turn", "buy", "leave", "max_pages"];
+/// Code of a page that the customer turned.
+pub const TURN: u8 = 0;
+/// Code of a page after which the customer left.
+pub const LEAVE: u8 = 2;
+
+/// Text by key: seed, policy, simulator and so on.
+pub type Metadata = BTreeMap<String, String>;
+
+/// The metadata's `format`.
+pub const FORMAT: &str = "virtualtb_fast.sessions";
+/// The metadata's `format_version`.
+pub const FORMAT_VERSION: &str = "1";
+
+/// What a log's rows look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Fields of a customer.
+    pub fields: usize,
+    /// Dimensions of an action.
+    pub action: usize,
+}
+
+impl From<&Schema> for Shape {
+    fn from(schema: &Schema) -> Self {
+        Self { fields: schema.customer.len(), action: schema.action }
+    }
+}
+
+impl Shape {
+    /// The Arrow schema, without metadata.
+    pub fn arrow_schema(self) -> arrow_schema::Schema {
+        let list = |size: usize, item: DataType| {
+            DataType::FixedSizeList(Arc::new(Field::new("item", item, false)), size as i32)
+        };
+        let outcome = DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
+        arrow_schema::Schema::new(vec![
+            Field::new("session", DataType::Int64, false),
+            Field::new("page", DataType::Int16, false),
+            Field::new("day", DataType::Int16, false),
+            Field::new("customer", list(self.fields, DataType::UInt8), false),
+            Field::new("action", list(self.action, DataType::Float32), false),
+            Field::new("action_logp", DataType::Float32, false),
+            Field::new("clicks", DataType::UInt8, false),
+            Field::new("second", DataType::UInt8, false),
+            Field::new("outcome", outcome, false),
+            Field::new("units", DataType::UInt16, false),
+            Field::new("value", DataType::Float32, true),
+        ])
+    }
+}
+
+/// A log that grows.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "the columns of the table above")]
+pub struct Columns {
+    pub session: Vec<i64>,
+    pub page: Vec<i16>,
+    pub day: Vec<i16>,
+    pub customer: Vec<u8>,
+    pub action: Vec<f32>,
+    pub action_logp: Vec<f32>,
+    pub clicks: Vec<u8>,
+    pub second: Vec<u8>,
+    pub outcome: Vec<u8>,
+    pub units: Vec<u16>,
+}
+
+/// Calls a macro on every column.
+macro_rules! each_column {
+    ($visit:ident) => {
+        $visit!(session, page, day, customer, action, action_logp, clicks, second, outcome, units)
+    };
+}
+use each_column;
+
+impl Columns {
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.session.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.session.is_empty()
+    }
+
+    /// Appends rows.
+    pub fn append(&mut self, other: &Self) {
+        macro_rules! extend {
+            ($($name:ident),*) => { $(self.$name.extend_from_slice(&other.$name);)* };
+        }
+        each_column!(extend);
+    }
+
+    /// Appends the rows of a complete log.
+    pub fn append_log(&mut self, other: &Log) {
+        macro_rules! extend {
+            ($($name:ident),*) => { $(self.$name.extend_from_slice(&other.$name);)* };
+        }
+        each_column!(extend);
+    }
+
+    /// Makes it `rows` rows, whose values are whatever stood there or 0.
+    pub fn resize(&mut self, rows: usize, shape: Shape) {
+        self.customer.resize(rows * shape.fields, 0);
+        self.action.resize(rows * shape.action, 0.0);
+        self.session.resize(rows, 0);
+        self.page.resize(rows, 0);
+        self.day.resize(rows, 0);
+        self.action_logp.resize(rows, 0.0);
+        self.clicks.resize(rows, 0);
+        self.second.resize(rows, 0);
+        self.outcome.resize(rows, 0);
+        self.units.resize(rows, 0);
+    }
+
+    /// Gives back memory that no row uses.
+    pub fn shrink(&mut self) {
+        macro_rules! shrink {
+            ($($name:ident),*) => { $(self.$name.shrink_to_fit();)* };
+        }
+        each_column!(shrink);
+    }
+
+    /// Completes the log; nothing is copied.
+    pub fn freeze(self, shape: Shape, metadata: Metadata) -> Log {
+        macro_rules! frozen {
+            ($($name:ident),*) => { Log { shape, metadata, $($name: self.$name.into(),)* } };
+        }
+        each_column!(frozen)
+    }
+}
+
+/// A complete log.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the columns of the table above")]
+pub struct Log {
+    pub shape: Shape,
+    pub metadata: Metadata,
+    pub session: ScalarBuffer<i64>,
+    pub page: ScalarBuffer<i16>,
+    pub day: ScalarBuffer<i16>,
+    pub customer: ScalarBuffer<u8>,
+    pub action: ScalarBuffer<f32>,
+    pub action_logp: ScalarBuffer<f32>,
+    pub clicks: ScalarBuffer<u8>,
+    pub second: ScalarBuffer<u8>,
+    pub outcome: ScalarBuffer<u8>,
+    pub units: ScalarBuffer<u16>,
+}
+
+impl Log {
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.session.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.session.is_empty()
+    }
+
+    /// The columns, to grow again; copied only if an Arrow array still shares them.
+    pub fn thaw(self) -> Columns {
+        macro_rules! thawed {
+            ($($name:ident),*) => { Columns { $($name: self.$name.into(),)* } };
+        }
+        each_column!(thawed)
+    }
+
+    /// The Arrow schema with the metadata.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        let metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
+        Arc::new(self.shape.arrow_schema().with_metadata(metadata))
+    }
+
+    /// The columns as Arrow arrays; nothing but the null column is made anew.
+    pub fn to_arrow(&self) -> Result<RecordBatch> {
+        let schema = self.arrow_schema();
+        self.arrays(&schema)
+            .and_then(|arrays| RecordBatch::try_new(schema, arrays))
+            .map_err(|error| Error::State(format!("the log's columns disagree: {error}")))
+    }
+
+    fn arrays(&self, schema: &arrow_schema::Schema) -> Result<Vec<ArrayRef>, ArrowError> {
+        let lists = |name: &str, values: ArrayRef| match schema.field_with_name(name)?.data_type() {
+            DataType::FixedSizeList(item, size) => {
+                FixedSizeListArray::try_new(Arc::clone(item), *size, values, None)
+            }
+            other => unreachable!("{name} is a list, not {other}"),
+        };
+        let names = Arc::new(StringArray::from(OUTCOMES.to_vec()));
+        let codes = PrimitiveArray::<UInt8Type>::new(self.outcome.clone(), None);
+        Ok(vec![
+            primitive::<arrow_array::types::Int64Type>(&self.session),
+            primitive::<arrow_array::types::Int16Type>(&self.page),
+            primitive::<arrow_array::types::Int16Type>(&self.day),
+            Arc::new(lists("customer", primitive::<UInt8Type>(&self.customer))?),
+            Arc::new(lists("action", primitive::<arrow_array::types::Float32Type>(&self.action))?),
+            primitive::<arrow_array::types::Float32Type>(&self.action_logp),
+            primitive::<UInt8Type>(&self.clicks),
+            primitive::<UInt8Type>(&self.second),
+            Arc::new(DictionaryArray::try_new(codes, names)?),
+            primitive::<arrow_array::types::UInt16Type>(&self.units),
+            new_null_array(&DataType::Float32, self.len()),
+        ])
+    }
+
+    /// Rows `first..first + rows`; nothing is copied.
+    pub fn slice(&self, first: usize, rows: usize) -> Self {
+        fn cut<T: ArrowNativeType>(
+            column: &ScalarBuffer<T>,
+            first: usize,
+            rows: usize,
+            width: usize,
+        ) -> ScalarBuffer<T> {
+            column.slice(first * width, rows * width)
+        }
+        let Shape { fields, action } = self.shape;
+        Self {
+            shape: self.shape,
+            metadata: self.metadata.clone(),
+            session: cut(&self.session, first, rows, 1),
+            page: cut(&self.page, first, rows, 1),
+            day: cut(&self.day, first, rows, 1),
+            customer: cut(&self.customer, first, rows, fields),
+            action: cut(&self.action, first, rows, action),
+            action_logp: cut(&self.action_logp, first, rows, 1),
+            clicks: cut(&self.clicks, first, rows, 1),
+            second: cut(&self.second, first, rows, 1),
+            outcome: cut(&self.outcome, first, rows, 1),
+            units: cut(&self.units, first, rows, 1),
+        }
+    }
+
+    /// SHA-256 of the schema and of every column's values: equal for equal rows, wherever they
+    /// are held, and blind to how they came about.
+    pub fn digest(&self) -> String {
+        let mut digester = Digester::new(self.shape, self.metadata.get("schema"));
+        digester.update(self);
+        digester.finish()
+    }
+
+    /// Reads a file that [`Self::write`] or a rollout wrote.
+    pub fn read(path: &Path) -> Result<Self> {
+        read::read(path)
+    }
+
+    /// Writes the file that the rollout would have written.
+    pub fn write(&self, path: &Path, overwrite: bool) -> Result<()> {
+        parquet::write(self, path, overwrite)
+    }
+}
+
+fn primitive<T: arrow_array::ArrowPrimitiveType>(values: &ScalarBuffer<T::Native>) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::new(values.clone(), None))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! The digest of a log's content.
+
+use arrow_buffer::Buffer;
+use sha2::{Digest, Sha256};
+
+use super::{Log, Shape, each_column};
+use crate::tensor_file::hexadecimal;
+
+/// Takes a log in pieces, so that a file need not be held in memory whole.
+///
+/// Each column is hashed by itself (little-endian values, row by row), and the digests are hashed
+/// in the order of the columns after the schema: how rows are cut into pieces cannot matter.
+#[derive(Debug)]
+pub struct Digester {
+    head: String,
+    columns: [Sha256; 10],
+}
+
+impl Digester {
+    /// `schema` is the JSON of the simulator's schema, if the log has it.
+    pub fn new(shape: Shape, schema: Option<&String>) -> Self {
+        let Shape { fields, action } = shape;
+        let schema = schema.map_or("", String::as_str);
+        let head = format!("virtualtb_fast.sessions 1\n{fields} {action}\n{schema}\n");
+        Self { head, columns: Default::default() }
+    }
+
+    /// The next rows.
+    pub fn update(&mut self, log: &Log) {
+        macro_rules! buffers {
+            ($($name:ident),*) => { [$(log.$name.inner()),*] };
+        }
+        let buffers: [&Buffer; 10] = each_column!(buffers);
+        for (hash, buffer) in self.columns.iter_mut().zip(buffers) {
+            // Values are little-endian on every platform that the package is built for.
+            hash.update(buffer.as_slice());
+        }
+    }
+
+    /// The digest in hexadecimal.
+    pub fn finish(self) -> String {
+        let mut whole = Sha256::new_with_prefix(self.head);
+        for column in self.columns {
+            whole.update(column.finalize());
+        }
+        hexadecimal(&whole.finalize())
+    }
+}

@@ -1,0 +1,291 @@
+//! Ranking policies that run natively: an action a page, from the observation.
+//!
+//! | name | action | log-density |
+//! |---|---|---|
+//! | `random` | uniform on the action box | `-A ln(high - low)` |
+//! | `zero` | zeros | 0 |
+//! | `constant` | one vector | 0 |
+//! | `gaussian:SIGMA` | normal, mean 0, standard deviation SIGMA | of the draw |
+//! | network | a multilayer perceptron of the observation, from a file | 0, or of the draw |
+//!
+//! A log-density is that of the draw, before the action is clipped into the simulator's range; a
+//! deterministic policy has none and gives 0. Draws come from [`Purpose::Policy`] of (seed,
+//! session, page), so neither batches nor threads change them.
+//!
+//! A [`Policy`] is a value that can be named and saved; [`Policy::bind`] packs it for one
+//! simulator as an [`Actor`].
+
+mod network;
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::kernels::{Kernels, TILE, math};
+use crate::rng::{Origin, Purpose};
+use crate::session::{Lane, Sessions};
+use crate::simulator::{LARGEST_ACTION, Schema, Simulator};
+use crate::tensor_file::{self, Tensors};
+
+use network::{BoundNetwork, Network};
+pub use network::{NetworkConfig, NonLinearity};
+
+/// Standard deviations beyond this are taken for a mistake.
+const LARGEST_SIGMA: f32 = 1e3;
+
+/// A ranking policy.
+#[derive(Clone, Debug)]
+pub struct Policy(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Random,
+    Zero,
+    Constant(Vec<f32>),
+    Gaussian(f32),
+    Network(Box<Network>),
+}
+
+impl Policy {
+    /// `random`, `zero` or `gaussian:SIGMA`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let expected = "random, zero or gaussian:SIGMA";
+        match text.split_once(':') {
+            None if text == "random" => Ok(Self(Kind::Random)),
+            None if text == "zero" => Ok(Self(Kind::Zero)),
+            Some(("gaussian", sigma)) => {
+                let parsed = sigma.trim().parse::<f32>().ok();
+                match parsed.filter(|sigma| (f32::MIN_POSITIVE..=LARGEST_SIGMA).contains(sigma)) {
+                    Some(sigma) => Ok(Self(Kind::Gaussian(sigma))),
+                    None => {
+                        let expected = format!("a number above 0, at most {LARGEST_SIGMA}");
+                        Err(Error::argument("SIGMA of policy gaussian:SIGMA", expected, sigma))
+                    }
+                }
+            }
+            _ => Err(Error::argument("policy", expected, format!("{text:?}"))),
+        }
+    }
+
+    /// One action for every page.
+    pub fn constant(action: Vec<f32>) -> Result<Self> {
+        match crate::session::refused_value(&action) {
+            None if !action.is_empty() => Ok(Self(Kind::Constant(action))),
+            None => Err(Error::argument("constant action", "at least one number", "none")),
+            Some(value) => {
+                let expected = format!("finite numbers within +-{LARGEST_ACTION:e}");
+                Err(Error::argument("constant action", expected, value))
+            }
+        }
+    }
+
+    /// A network from its tensors; names and shapes must be those that `config` implies.
+    pub fn network(config: NetworkConfig, tensors: Tensors) -> Result<Self> {
+        Ok(Self(Kind::Network(Box::new(Network::new(config, tensors)?))))
+    }
+
+    /// Reads a file's bytes; `origin` names them in errors.
+    pub fn from_bytes(bytes: &[u8], origin: &str) -> Result<Self> {
+        Ok(Self(Kind::Network(Box::new(Network::read(bytes, origin)?))))
+    }
+
+    /// Reads a policy file.
+    pub fn load(path: &Path) -> Result<Self> {
+        Self::from_bytes(&tensor_file::read_capped(path)?, &path.display().to_string())
+    }
+
+    /// Writes a network's file beside `path`, reads it back, then renames.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let bytes = self.as_network()?.to_bytes();
+        tensor_file::save(&bytes, path, |back, origin| Self::from_bytes(back, origin).map(drop))
+    }
+
+    /// The network's configuration, if this is one.
+    pub fn network_config(&self) -> Option<&NetworkConfig> {
+        self.as_network().ok().map(|network| &network.config)
+    }
+
+    /// The network's tensors, if this is one.
+    pub fn tensors(&self) -> Option<&Tensors> {
+        self.as_network().ok().map(|network| &network.tensors)
+    }
+
+    fn as_network(&self) -> Result<&Network> {
+        match &self.0 {
+            Kind::Network(network) => Ok(network),
+            _ => Err(Error::argument("policy file", "a network", self.name())),
+        }
+    }
+
+    /// What logs say: the same name is the same policy.
+    pub fn name(&self) -> String {
+        match &self.0 {
+            Kind::Random => "random".into(),
+            Kind::Zero => "zero".into(),
+            Kind::Gaussian(sigma) => format!("gaussian:{sigma}"),
+            Kind::Constant(action) => {
+                let bytes: Vec<u8> = action.iter().flat_map(|value| value.to_le_bytes()).collect();
+                format!("constant:{}", tensor_file::hash(&bytes))
+            }
+            Kind::Network(network) => format!("network:{}", network.digest),
+        }
+    }
+
+    /// Whether every page of every session is shown the same action.
+    pub fn is_constant(&self) -> bool {
+        matches!(self.0, Kind::Zero | Kind::Constant(_))
+    }
+
+    /// Packs the policy for a simulator, whose schema it must fit.
+    pub fn bind(&self, simulator: &Simulator) -> Result<Actor> {
+        let [low, high] = simulator.schema.action_range;
+        let size = simulator.schema.action;
+        let kind = match &self.0 {
+            Kind::Random => {
+                let width = high - low;
+                Acting::Uniform { low, width, density: -(size as f32) * ln(width) }
+            }
+            Kind::Zero => Acting::Constant(vec![0.0; size]),
+            Kind::Constant(action) if action.len() == size => Acting::Constant(action.clone()),
+            Kind::Constant(action) => {
+                let expected = format!("{size} numbers, one a dimension of the simulator's action");
+                return Err(Error::argument("constant action", expected, action.len()));
+            }
+            Kind::Gaussian(sigma) => Acting::Noise(Noise::new(vec![ln(*sigma); size])),
+            Kind::Network(network) => Acting::Network(Box::new(network.bind(simulator)?)),
+        };
+        Ok(Actor { kind, size })
+    }
+}
+
+/// SHA-256 of a schema's JSON: what ties a policy's file to the simulators that it fits.
+pub fn schema_digest(schema: &Schema) -> String {
+    tensor_file::hash(tensor_file::json(schema).as_bytes())
+}
+
+/// A policy packed for one simulator.
+#[derive(Debug)]
+pub struct Actor {
+    kind: Acting,
+    size: usize,
+}
+
+#[derive(Debug)]
+enum Acting {
+    Constant(Vec<f32>),
+    Uniform { low: f32, width: f32, density: f32 },
+    Noise(Noise),
+    Network(Box<BoundNetwork>),
+}
+
+impl Actor {
+    /// Chooses the action for each of `lanes` into `actions` (the action's size a row) and its
+    /// log-density into `densities`. Actions are finite, but may lie outside the range.
+    pub fn act(
+        &self,
+        kernels: Kernels,
+        buffers: &mut Buffers,
+        sessions: &Sessions,
+        lanes: &[usize],
+        actions: &mut [f32],
+        densities: &mut [f32],
+    ) {
+        let size = self.size;
+        match &self.kind {
+            Acting::Constant(action) => {
+                actions.chunks_mut(size).for_each(|row| row.copy_from_slice(action));
+                densities.fill(0.0);
+            }
+            Acting::Uniform { low, width, density } => {
+                for (row, lane) in actions.chunks_mut(size).zip(lanes) {
+                    kernels.uniforms(origin(&sessions.lanes[*lane]), row);
+                    row.iter_mut().for_each(|value| *value = low + *value * width);
+                }
+                densities.fill(*density);
+            }
+            Acting::Noise(noise) => {
+                actions.fill(0.0);
+                noise.add(kernels, buffers, sessions, lanes, actions, densities);
+            }
+            Acting::Network(network) => {
+                network.act(kernels, buffers, sessions, lanes, actions, densities);
+            }
+        }
+    }
+}
+
+/// Buffers of one thread, grown to what the policy needs on first use.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    noise: Vec<f32>,
+    network: network::Buffers,
+}
+
+fn origin(lane: &Lane) -> Origin {
+    Origin { seed: lane.seed, session: lane.session, page: lane.page, purpose: Purpose::Policy }
+}
+
+/// Independent normal noise, a standard deviation a dimension.
+#[derive(Debug)]
+struct Noise {
+    sd: Vec<f32>,
+    /// The log-density at the mean.
+    peak: f32,
+}
+
+/// ln(2 pi) / 2.
+const HALF_LN_TWO_PI: f32 = 0.918_938_5;
+
+impl Noise {
+    fn new(log_sd: Vec<f32>) -> Self {
+        let peak = log_sd.iter().fold(0.0, |sum, log_sd| sum - (log_sd + HALF_LN_TWO_PI));
+        Self { sd: log_sd.into_iter().map(exp).collect(), peak }
+    }
+
+    /// Adds noise to the means in `actions`.
+    fn add(
+        &self,
+        kernels: Kernels,
+        buffers: &mut Buffers,
+        sessions: &Sessions,
+        lanes: &[usize],
+        actions: &mut [f32],
+        densities: &mut [f32],
+    ) {
+        let size = self.sd.len();
+        let noise = &mut buffers.noise;
+        if noise.len() < TILE * size {
+            noise.resize(TILE * size, 0.0);
+        }
+        let tiles = lanes.chunks(TILE);
+        let rows = actions.chunks_mut(TILE * size).zip(densities.chunks_mut(TILE));
+        for (tile, (actions, densities)) in tiles.zip(rows) {
+            let noise = &mut noise[..tile.len() * size];
+            for (row, lane) in noise.chunks_mut(size).zip(tile) {
+                kernels.uniforms(origin(&sessions.lanes[*lane]), row);
+            }
+            kernels.normals(noise);
+            let rows = actions.chunks_mut(size).zip(densities);
+            for (z, (action, density)) in noise.chunks(size).zip(rows) {
+                let mut squares = 0.0;
+                for ((action, z), sd) in action.iter_mut().zip(z).zip(&self.sd) {
+                    *action += sd * z;
+                    squares += z * z;
+                }
+                *density = self.peak - 0.5 * squares;
+            }
+        }
+    }
+}
+
+/// The natural logarithm from our own polynomial: the same bits on every platform.
+fn ln(x: f32) -> f32 {
+    math::ln_positive(x)
+}
+
+/// The exponential, likewise.
+fn exp(x: f32) -> f32 {
+    if x > 0.0 { 1.0 / math::exp_nonpositive(-x) } else { math::exp_nonpositive(x) }
+}
+
+#[cfg(test)]
+mod tests;
