@@ -109,9 +109,18 @@ pub fn fill(origin: Origin, out: &mut [f32]) {
         for lane in 0..LANES {
             counter[0][lane] = counter_word(origin.purpose, (group * LANES + lane) as u32);
         }
-        let bits = philox_lanes(counter, key);
-        for (index, value) in out.iter_mut().enumerate() {
-            *value = unit(bits[index % 4][index / 4]);
+        let uniforms = philox_lanes(counter, key).map(|word| word.map(unit));
+        if let Some(out) = out.as_chunks_mut::<{ 4 * LANES }>().0.first_mut() {
+            // Fixed bounds, so that this becomes a transposition in registers.
+            for lane in 0..LANES {
+                for word in 0..4 {
+                    out[4 * lane + word] = uniforms[word][lane];
+                }
+            }
+        } else {
+            for (index, value) in out.iter_mut().enumerate() {
+                *value = uniforms[index % 4][index / 4];
+            }
         }
     }
 }

@@ -353,7 +353,7 @@ impl Sessions {
 
 /// The first value of an action that no network may see, if there is one.
 pub fn refused_value(action: &[f32]) -> Option<f32> {
-    action.iter().copied().find(|value| !(value.abs() <= LARGEST_ACTION))
+    action.iter().copied().find(|value| !(0.0..=LARGEST_ACTION).contains(&value.abs()))
 }
 
 #[cfg(test)]

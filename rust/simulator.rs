@@ -190,7 +190,7 @@ impl Config {
         if !(0.0..1.0).contains(&self.slope) {
             return Err(Error::argument("slope", "a number in [0, 1)", self.slope));
         }
-        if !(self.response.page_scale.abs() <= 1e6) {
+        if !(0.0..=1e6).contains(&self.response.page_scale.abs()) {
             let got = self.response.page_scale;
             return Err(Error::argument("response.page_scale", "a number within +-1e6", got));
         }

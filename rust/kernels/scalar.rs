@@ -97,8 +97,8 @@ fn draw<const MOST: usize>(
     for values in values.iter_mut() {
         for lane in 0..LANES {
             total[lane] += math::exp_nonpositive(values[lane] - largest[lane]);
-            values[lane] = total[lane];
         }
+        *values = total;
     }
     // The cumulative sums never fall, so the first one above the threshold is the number of those
     // that are not; the last is left out, so that rounding cannot run past the end.

@@ -1,0 +1,73 @@
+# `make demo` and `make test` do all the set-up on a fresh machine: they need Python 3.11 or later
+# with venv, Rust (cargo), and nothing else. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint test-rust test-python bench bench-kernels wheel refit clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- set-up -------------------------------------------------------------------------------------
+
+$(VENV)/.base: pyproject.toml
+	@command -v cargo >/dev/null || { echo "Rust is needed to build the core: https://rustup.rs" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; set PYTHON=/path/to/python" >&2; exit 1; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "maturin>=1.9,<2"
+	$(BIN)/python -m pip install --quiet "matplotlib>=3.8"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --group test --group lint "torch>=2.2"
+	touch $@
+
+$(VENV)/.built: $(VENV)/.base $(SOURCES)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	touch $@
+
+# --- what people run ----------------------------------------------------------------------------
+
+demo: $(VENV)/.built ## Simulate a million pages to Parquet; print a summary, draw a picture
+	@mkdir -p demo
+	$(BIN)/virtualtb-fast rollout --pages 1000000 --seed 0 \
+		--out demo/logs.parquet --overwrite --plot demo/sessions.png
+	@echo "Columns: README, 'The log'. Picture: demo/sessions.png"
+
+test: lint test-rust test-python ## All tests: lints, Rust, Python
+
+lint: $(VENV)/.test $(VENV)/.built ## Formatting, lints, types
+	cargo fmt --check
+	cargo clippy --release --all-targets --features python --quiet -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-rust: ## Rust tests, on a build that knows no Python
+	cargo test --release --quiet
+
+test-python: $(VENV)/.test $(VENV)/.built ## Python tests
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.test $(VENV)/.built ## Measure against PyTorch and numpy in one run
+	$(BIN)/python -m benches.environments
+
+bench-kernels: ## Measure every kernel against its naive version
+	cargo bench --bench kernels
+
+wheel: $(VENV)/.base ## Build the wheel, install it into a fresh environment, exercise it
+	rm -rf dist && $(BIN)/maturin build --release --out dist --quiet
+	$(BIN)/python tools/check_wheel.py dist
+
+refit: $(VENV)/.test $(VENV)/.built ## Refit the embedded simulator: make refit PUBLISHED=directory
+	$(BIN)/python tools/refit_virtualtb_v0.py --published "$(PUBLISHED)" \
+		--out python/virtualtb_fast/data/virtualtb-v0-refit.safetensors
+
+clean: ## Remove what was built
+	rm -rf target dist demo $(VENV)

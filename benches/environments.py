@@ -1,0 +1,245 @@
+"""Pages a second of every form of ours against PyTorch and numpy, as ratios within one run.
+
+``python -m benches.environments [--published DIR] [--json FILE] [--repeats N]``
+
+Every contender's outcome (clicks over slots under the zero action) is asserted before it is
+timed. Contenders take turns, ``--repeats`` rounds of them; a ratio is the median over rounds of
+the ratio within a round, so that a drift of the machine's speed does not enter it.
+"""
+
+from __future__ import annotations
+
+import os
+
+# One thread for BLAS and PyTorch: must be set before they are imported.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import virtualtb_fast as vtb
+from benches.rivals import FLOP_A_PAGE, BatchedTorch, sgemm_flops
+from virtualtb_fast.simulator import cpu_info
+
+BATCH = 4096
+Work = Callable[[int], tuple[int, int]]
+"""Simulates at least so many pages; returns pages and clicks."""
+
+
+def _vector(simulator: vtb.Simulator, n: int, threads: int) -> Work:
+    envs = gymnasium.make_vec(
+        "virtualtb_fast:VirtualTB-v1",
+        num_envs=n,
+        num_threads=threads,
+        simulator=simulator,
+        autoreset_mode="SameStep",
+    )
+    envs.reset(seed=[index << 32 for index in range(n)])
+    actions = np.zeros((n, 27), np.float32)
+
+    def work(pages: int) -> tuple[int, int]:
+        steps = -(-pages // n)
+        return steps * n, sum(int(envs.step(actions)[1].sum()) for _ in range(steps))
+
+    return work
+
+
+def _single(simulator: vtb.Simulator) -> Work:
+    env = gymnasium.make("virtualtb_fast:VirtualTB-v1", simulator=simulator).unwrapped
+    env.reset(seed=0)
+    action = np.zeros(27, np.float32)
+
+    def work(pages: int) -> tuple[int, int]:
+        clicks = 0.0
+        for _ in range(pages):
+            _, reward, terminated, _, _ = env.step(action)
+            clicks += reward
+            if terminated:
+                env.reset()
+        return pages, int(clicks)
+
+    return work
+
+
+def _rollout(simulator: vtb.Simulator, threads: int, batch_size: int | None, file: bool) -> Work:
+    def work(pages: int) -> tuple[int, int]:
+        with tempfile.TemporaryDirectory() as folder:
+            out = vtb.rollout(
+                simulator,
+                policy="zero",
+                sessions=max(1, pages // 8),
+                seed=1 << 32,
+                num_threads=threads,
+                batch_size=batch_size,
+                out=Path(folder) / "logs.parquet" if file else None,
+            )
+        return out.summary.pages, out.summary.clicks
+
+    return work
+
+
+def _torch(simulator: vtb.Simulator, n: int) -> Work:
+    rival = BatchedTorch(simulator, n)
+    actions = torch.zeros(n, 27)
+
+    def work(pages: int) -> tuple[int, int]:
+        steps = -(-pages // n)
+        return steps * n, sum(int(rival.step(actions)[1].sum()) for _ in range(steps))
+
+    return work
+
+
+def contenders(simulator: vtb.Simulator) -> dict[str, tuple[Work, int]]:
+    """Name -> work, and the pages of one round."""
+    return {
+        "one-at-a-time PyTorch": (_torch(simulator, 1), 1_500),
+        "batched PyTorch, 4,096": (_torch(simulator, BATCH), 20 * BATCH),
+        "env.step, one customer": (_single(simulator), 30_000),
+        "rollout, one customer at a time": (_rollout(simulator, 1, 1, False), 100_000),
+        "vector env, 4,096": (_vector(simulator, BATCH, 1), 60 * BATCH),
+        "vector env, 4,096, two threads": (_vector(simulator, BATCH, 2), 100 * BATCH),
+        "rollout in memory": (_rollout(simulator, 1, None, False), 400_000),
+        "rollout in memory, two threads": (_rollout(simulator, 2, None, False), 800_000),
+        "rollout to Parquet": (_rollout(simulator, 1, None, True), 400_000),
+    }
+
+
+def latency(simulator: vtb.Simulator, n: int, steps: int) -> dict[str, float]:
+    """Quantiles of the time of one vector step, in microseconds."""
+    work = _vector(simulator, n, 1)
+    work(20 * n)
+    times = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        work(n)
+        times.append(1e6 * (time.perf_counter() - start))
+    return {"p50": float(np.quantile(times, 0.5)), "p99": float(np.quantile(times, 0.99))}
+
+
+def measure(simulator: vtb.Simulator, repeats: int) -> dict[str, object]:
+    """Rates, ratios and latencies of one run."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    console = Console(stderr=True)
+    field = contenders(simulator)
+    reference = vtb.rollout(simulator, policy="zero", sessions=100_000, seed=0).summary.ctr
+    for name, (work, pages) in field.items():
+        shown, clicks = work(max(pages, 60_000) if "one-at-a-time" not in name else 20_000)
+        ctr = clicks / shown / 10
+        allowed = 0.004 if "one-at-a-time" not in name else 0.008
+        if abs(ctr - reference) > allowed:
+            raise SystemExit(f"{name}: CTR {ctr:.4f}, expected {reference:.4f} +- {allowed}")
+    rates: dict[str, list[float]] = {name: [] for name in field}
+    gemm = []
+    for repeat in range(repeats):
+        console.print(f"round {repeat + 1} of {repeats}")
+        gemm.append(sgemm_flops())
+        for name, (work, pages) in field.items():
+            start = time.perf_counter()
+            shown, _ = work(pages)
+            rates[name].append(shown / (time.perf_counter() - start))
+    return {
+        "machine": f"{platform.machine()}, {platform.system()}, {cpu_info()}",
+        "versions": {
+            "virtualtb_fast": vtb.__version__,
+            "numpy": np.__version__,
+            "torch": torch.__version__,
+            "gymnasium": gymnasium.__version__,
+            "python": platform.python_version(),
+        },
+        "simulator": {"name": simulator.name, "digest": simulator.digest},
+        "zero_action_ctr": reference,
+        "sgemm_gflops": statistics.median(gemm) / 1e9,
+        "pages_per_second": {name: statistics.median(values) for name, values in rates.items()},
+        "ratios": ratios(rates, gemm),
+        "latency_us": {str(n): latency(simulator, n, 3_000_000 // (n + 2_000)) for n in (1, 64, BATCH)},
+        "rounds": repeats,
+    }
+
+
+def ratios(rates: dict[str, list[float]], gemm: list[float]) -> dict[str, dict[str, float]]:
+    """The figures that the project promises, each with what it aims for."""
+
+    def of(ours: str, rival: str) -> float:
+        return statistics.median(a / b for a, b in zip(rates[ours], rates[rival], strict=True))
+
+    def share(ours: str) -> float:
+        pairs = zip(rates[ours], gemm, strict=True)
+        return statistics.median(rate * FLOP_A_PAGE / flops for rate, flops in pairs)
+
+    loop, batched = "one-at-a-time PyTorch", "batched PyTorch, 4,096"
+    memory = "rollout in memory"
+    rows = {
+        "vector env / batched PyTorch": (of("vector env, 4,096", batched), 3.5),
+        "vector env / one-at-a-time PyTorch": (of("vector env, 4,096", loop), 180),
+        "rollout: share of numpy's sgemm rate": (share(memory), 0.85),
+        "rollout: two threads / one": (of(f"{memory}, two threads", memory), 1.8),
+        "vector env: two threads / one": (
+            of("vector env, 4,096, two threads", "vector env, 4,096"),
+            1.8,
+        ),
+        "rollout: to Parquet / in memory": (of("rollout to Parquet", memory), 0.6),
+        "one customer in a rollout / one-at-a-time PyTorch": (
+            of("rollout, one customer at a time", loop),
+            50,
+        ),
+        "one customer through env.step / one-at-a-time PyTorch": (
+            of("env.step, one customer", loop),
+            15,
+        ),
+    }
+    return {name: {"ratio": ratio, "aim": aim} for name, (ratio, aim) in rows.items()}
+
+
+def show(result: dict[str, object]) -> None:
+    """Prints the run as tables."""
+    console = Console()
+    table = Table(title=f"Pages a second ({result['rounds']} rounds, median)")
+    table.add_column("contender")
+    table.add_column("pages/s", justify="right")
+    for name, rate in result["pages_per_second"].items():
+        table.add_row(name, f"{rate:,.0f}")
+    console.print(table)
+    table = Table(title="Ratios within a round (median)")
+    for column in ("figure", "measured", "aim"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    for name, row in result["ratios"].items():
+        table.add_row(name, f"{row['ratio']:.2f}", f"{row['aim']:g}")
+    console.print(table)
+    for n, row in result["latency_us"].items():
+        console.print(f"vector step of {n:>4}: p50 {row['p50']:,.0f} us, p99 {row['p99']:,.0f} us")
+    console.print(f"numpy sgemm, one thread: {result['sgemm_gflops']:.1f} GFLOP/s")
+
+
+def main() -> None:
+    """Runs the bench."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--published", help="directory of the published networks to run instead")
+    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds (default 7)")
+    arguments = parser.parse_args()
+    if arguments.published:
+        simulator = vtb.import_published(arguments.published)
+    else:
+        simulator = vtb.load_simulator()
+    result = measure(simulator, arguments.repeats)
+    show(result)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+//! Each kernel beside a naive version, the answers compared before they are timed.
+//!
+//! `cargo bench --bench kernels`
+
+#![allow(missing_docs, reason = "a bench")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use virtualtb_fast::kernels::{Categorical, Dense, Head, Isa, Kernels, Panels, Start, TILE, math};
+use virtualtb_fast::rng::{Origin, Purpose, fill};
+
+fn values(session: u64, count: usize) -> Vec<f32> {
+    let mut out = vec![0.0; count];
+    fill(Origin { seed: 1, session, page: 0, purpose: Purpose::Policy }, &mut out);
+    out.iter_mut().for_each(|value| *value -= 0.5);
+    out
+}
+
+fn sets() -> Vec<Kernels> {
+    Isa::ALL.into_iter().filter_map(|isa| Kernels::of(isa).ok()).collect()
+}
+
+/// The middle layer of the answering network, where four fifths of a page's work is.
+fn dense(c: &mut Criterion) {
+    let (inputs, outputs) = (128, 256);
+    let (x, weights) = (values(1, TILE * inputs), values(2, inputs * outputs));
+    let bias = values(3, outputs);
+    let panels = Panels::pack(inputs, outputs, |output, input| weights[output * inputs + input]);
+    let naive = |out: &mut [f32]| {
+        for (x, out) in x.chunks(inputs).zip(out.chunks_mut(outputs)) {
+            for ((out, bias), weights) in out.iter_mut().zip(&bias).zip(weights.chunks(inputs)) {
+                *out = x.iter().zip(weights).fold(*bias, |sum, (x, w)| x.mul_add(*w, sum));
+            }
+        }
+    };
+    let ours = |kernels: Kernels, out: &mut [f32]| {
+        kernels.dense(Dense {
+            rows: TILE,
+            x: &x,
+            x_stride: inputs,
+            panels: &panels,
+            start: Start::Bias(&bias),
+            slope: None,
+            out,
+            out_stride: outputs,
+        });
+    };
+    let (mut want, mut got) = (vec![0.0; TILE * outputs], vec![0.0; TILE * outputs]);
+    naive(&mut want);
+    let mut group = c.benchmark_group("dense 48x128x256");
+    group.throughput(Throughput::ElementsAndBytes {
+        elements: (2 * TILE * inputs * outputs) as u64,
+        bytes: (4 * inputs * outputs) as u64,
+    });
+    group.bench_function("naive", |b| b.iter(|| naive(black_box(&mut want))));
+    for kernels in sets() {
+        ours(kernels, &mut got);
+        assert_eq!(got, want);
+        group.bench_function(kernels.isa().name(), |b| {
+            b.iter(|| ours(kernels, black_box(&mut got)))
+        });
+    }
+    group.finish();
+}
+
+/// The two heads of a page for a tile of sessions.
+fn categorical(c: &mut Criterion) {
+    let (stride, heads) = (24, [Head { first: 0, size: 11 }, Head { first: 11, size: 10 }]);
+    let logits: Vec<f32> = values(4, TILE * stride).iter().map(|value| value * 8.0).collect();
+    let uniforms: Vec<f32> = values(5, TILE * heads.len()).iter().map(|u| u + 0.5).collect();
+    let naive = |out: &mut [u8]| {
+        for (row, logits) in logits.chunks(stride).enumerate() {
+            for (index, head) in heads.iter().enumerate() {
+                let logits = &logits[head.first..][..head.size];
+                let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+                let weights: Vec<f32> =
+                    logits.iter().map(|l| math::exp_nonpositive(l - largest)).collect();
+                let mut left = uniforms[row * 2 + index] * weights.iter().sum::<f32>();
+                let mut category = 0;
+                while left >= weights[category] && category + 1 < head.size {
+                    left -= weights[category];
+                    category += 1;
+                }
+                out[row * 2 + index] = category as u8;
+            }
+        }
+    };
+    let ours = |kernels: Kernels, out: &mut [u8]| {
+        let (rows, logits, uniforms) = (TILE, &logits, &uniforms);
+        kernels.categorical(Categorical { rows, logits, stride, heads: &heads, uniforms, out });
+    };
+    let (mut want, mut got) = (vec![0; TILE * 2], vec![0; TILE * 2]);
+    naive(&mut want);
+    let mut group = c.benchmark_group("categorical 48x(11+10)");
+    group.throughput(Throughput::Elements((TILE * 2) as u64));
+    group.bench_function("naive", |b| b.iter(|| naive(black_box(&mut want))));
+    for kernels in sets() {
+        ours(kernels, &mut got);
+        assert_eq!(got, want);
+        group.bench_function(kernels.isa().name(), |b| {
+            b.iter(|| ours(kernels, black_box(&mut got)))
+        });
+    }
+    group.finish();
+}
+
+/// The noise of one customer.
+fn uniforms(c: &mut Criterion) {
+    let origin = Origin { seed: 3, session: 4, page: 0, purpose: Purpose::Latent };
+    let (mut want, mut got) = (vec![0.0; 128], vec![0.0; 128]);
+    Kernels::of(Isa::Scalar).expect("always there").uniforms(origin, &mut want);
+    let mut group = c.benchmark_group("uniforms 128");
+    group.throughput(Throughput::Elements(128));
+    for kernels in sets() {
+        kernels.uniforms(origin, &mut got);
+        assert_eq!(got, want);
+        group.bench_function(kernels.isa().name(), |b| {
+            b.iter(|| kernels.uniforms(black_box(origin), black_box(&mut got)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, dense, categorical, uniforms);
+criterion_main!(benches);
