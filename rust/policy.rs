@@ -79,8 +79,12 @@ impl Policy {
     }
 
     /// A network from its tensors; names and shapes must be those that `config` implies.
-    pub fn network(config: NetworkConfig, tensors: Tensors) -> Result<Self> {
-        Ok(Self(Kind::Network(Box::new(Network::new(config, tensors)?))))
+    pub fn network(
+        config: NetworkConfig,
+        provenance: serde_json::Value,
+        tensors: Tensors,
+    ) -> Result<Self> {
+        Ok(Self(Kind::Network(Box::new(Network::new(config, provenance, tensors)?))))
     }
 
     /// Reads a file's bytes; `origin` names them in errors.
@@ -95,8 +99,14 @@ impl Policy {
 
     /// Writes a network's file beside `path`, reads it back, then renames.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let bytes = self.as_network()?.to_bytes();
-        tensor_file::save(&bytes, path, |back, origin| Self::from_bytes(back, origin).map(drop))
+        tensor_file::save(&self.to_bytes()?, path, |back, origin| {
+            Self::from_bytes(back, origin).map(drop)
+        })
+    }
+
+    /// The bytes of a network's file: the same policy always gives the same.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        self.as_network().map(Network::to_bytes)
     }
 
     /// The network's configuration, if this is one.
@@ -107,6 +117,11 @@ impl Policy {
     /// The network's tensors, if this is one.
     pub fn tensors(&self) -> Option<&Tensors> {
         self.as_network().ok().map(|network| &network.tensors)
+    }
+
+    /// Where the network came from, if this is one.
+    pub fn provenance(&self) -> Option<&serde_json::Value> {
+        self.as_network().ok().map(|network| &network.provenance)
     }
 
     fn as_network(&self) -> Result<&Network> {

@@ -3,6 +3,9 @@
 mod arrays;
 mod batch;
 pub mod errors;
+mod log;
+mod policy;
+mod rollout;
 mod simulator;
 
 use pyo3::prelude::*;
@@ -32,5 +35,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cpu_info, module)?)?;
     module.add_class::<simulator::PySimulator>()?;
     module.add_class::<batch::PySessionBatch>()?;
-    Ok(())
+    log::register(module)?;
+    policy::register(module)?;
+    rollout::register(module)
 }

@@ -153,13 +153,18 @@ impl NetworkConfig {
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     pub config: NetworkConfig,
+    pub provenance: serde_json::Value,
     pub tensors: Tensors,
     /// SHA-256 of its file.
     pub digest: String,
 }
 
 impl Network {
-    pub fn new(config: NetworkConfig, tensors: Tensors) -> Result<Self> {
+    pub fn new(
+        config: NetworkConfig,
+        provenance: serde_json::Value,
+        tensors: Tensors,
+    ) -> Result<Self> {
         config.check()?;
         check_tensors(&tensors, &config.expected_tensors())?;
         if let Some(sd) = tensors["observation.sd"].data.iter().find(|sd| **sd < 1e-8) {
@@ -169,7 +174,7 @@ impl Network {
         if let Some(value) = log_sd.iter().find(|value| value.abs() > 20.0) {
             return Err(Error::argument("tensor log_sd", "numbers within +-20", value));
         }
-        let network = Self { config, tensors, digest: String::new() };
+        let network = Self { config, provenance, tensors, digest: String::new() };
         nn::check_range(&network.layers(), network.largest_input(), "policy")?;
         let digest = tensor_file::digest(&KIND, &network.metadata(), &network.tensors);
         Ok(Self { digest, ..network })
@@ -178,7 +183,8 @@ impl Network {
     pub fn read(bytes: &[u8], origin: &str) -> Result<Self> {
         let contents = tensor_file::read(&KIND, bytes, origin)?;
         let config = contents.parse("config", origin)?;
-        let network = Self::new(config, contents.tensors)
+        let provenance = contents.parse("provenance", origin)?;
+        let network = Self::new(config, provenance, contents.tensors)
             .map_err(|error| Error::format(origin, error.to_string()))?;
         // Other JSON may say the same (spaces, order of keys): the file's own digest counts.
         Ok(Self { digest: contents.digest, ..network })
@@ -188,8 +194,8 @@ impl Network {
         tensor_file::write(&KIND, &self.metadata(), &self.tensors)
     }
 
-    fn metadata(&self) -> [(&'static str, String); 1] {
-        [("config", json(&self.config))]
+    fn metadata(&self) -> [(&'static str, String); 2] {
+        [("config", json(&self.config)), ("provenance", json(&self.provenance))]
     }
 
     fn layers(&self) -> Vec<Weights<'_>> {

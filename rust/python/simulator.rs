@@ -17,13 +17,41 @@ use crate::simulator::{Simulator, Tensor, Tensors};
 #[pyclass(name = "Simulator", module = "virtualtb_fast._core", frozen)]
 pub struct PySimulator(pub Arc<Simulator>);
 
-fn parse<T: DeserializeOwned>(what: &str, text: &str) -> PyResult<T> {
+/// An argument that is JSON.
+pub fn parse<T: DeserializeOwned>(what: &str, text: &str) -> PyResult<T> {
     serde_json::from_str(text)
         .map_err(|error| to_py(Error::argument(what, "JSON as the docs describe it", error)))
 }
 
-fn text(value: &impl serde::Serialize) -> PyResult<String> {
+/// JSON for Python.
+pub fn json(value: &impl serde::Serialize) -> PyResult<String> {
     serde_json::to_string(value).map_err(|error| to_py(Error::State(error.to_string())))
+}
+
+/// Tensors from a dictionary of float32 arrays.
+pub fn read_tensors(tensors: &Bound<'_, PyDict>) -> PyResult<Tensors> {
+    let mut read = Tensors::new();
+    for (key, value) in tensors {
+        let key: String = key.extract()?;
+        let shape = match value.cast::<PyArrayDyn<f32>>() {
+            Ok(array) => array.shape().to_vec(),
+            Err(_) => Vec::new(),
+        };
+        let refuse = |message| exception("InvalidArgumentError", (message,));
+        let array = arrays::exact::<f32>(&value, &format!("tensor {key}"), &shape, refuse)?;
+        read.insert(key, Tensor { shape, data: array.as_slice()?.to_vec() });
+    }
+    Ok(read)
+}
+
+/// The same the other way, as fresh arrays.
+pub fn write_tensors<'py>(py: Python<'py>, tensors: &Tensors) -> PyResult<Bound<'py, PyDict>> {
+    let out = PyDict::new(py);
+    for (name, tensor) in tensors {
+        let array = arrays::one(py, tensor.data.clone()).reshape(tensor.shape.clone())?;
+        out.set_item(name, array)?;
+    }
+    Ok(out)
 }
 
 #[pymethods]
@@ -38,17 +66,7 @@ impl PySimulator {
     ) -> PyResult<Self> {
         let (schema, config) = (parse("schema", schema)?, parse("config", config)?);
         let provenance = parse("provenance", provenance)?;
-        let mut read = Tensors::new();
-        for (key, value) in tensors {
-            let key: String = key.extract()?;
-            let shape = match value.cast::<PyArrayDyn<f32>>() {
-                Ok(array) => array.shape().to_vec(),
-                Err(_) => Vec::new(),
-            };
-            let refuse = |message| exception("InvalidArgumentError", (message,));
-            let array = arrays::exact::<f32>(&value, &format!("tensor {key}"), &shape, refuse)?;
-            read.insert(key, Tensor { shape, data: array.as_slice()?.to_vec() });
-        }
+        let read = read_tensors(tensors)?;
         Simulator::new(name, schema, config, provenance, read).map(Self).map_err(to_py)
     }
 
@@ -71,12 +89,7 @@ impl PySimulator {
     }
 
     fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let out = PyDict::new(py);
-        for (name, tensor) in self.0.tensors() {
-            let array = arrays::one(py, tensor.data.clone()).reshape(tensor.shape.clone())?;
-            out.set_item(name, array)?;
-        }
-        Ok(out)
+        write_tensors(py, self.0.tensors())
     }
 
     fn forward<'py>(
@@ -108,16 +121,16 @@ impl PySimulator {
 
     #[getter]
     fn schema(&self) -> PyResult<String> {
-        text(&self.0.schema)
+        json(&self.0.schema)
     }
 
     #[getter]
     fn config(&self) -> PyResult<String> {
-        text(&self.0.config)
+        json(&self.0.config)
     }
 
     #[getter]
     fn provenance(&self) -> PyResult<String> {
-        text(&self.0.provenance)
+        json(&self.0.provenance)
     }
 }
