@@ -21,7 +21,7 @@ mod digest;
 mod parquet;
 mod read;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -214,8 +214,7 @@ impl Log {
 
     /// The Arrow schema with the metadata.
     pub fn arrow_schema(&self) -> SchemaRef {
-        let metadata: HashMap<_, _> = self.metadata.clone().into_iter().collect();
-        Arc::new(self.shape.arrow_schema().with_metadata(metadata))
+        Arc::new(self.shape.arrow_schema().with_metadata(self.metadata.clone()))
     }
 
     /// The columns as Arrow arrays; nothing but the null column is made anew.

@@ -70,6 +70,8 @@ pub enum Source<'a> {
 /// Where the rows go.
 #[derive(Clone, Debug)]
 pub enum Output {
+    /// Nowhere: only counts are kept.
+    Nowhere,
     /// Into a [`Log`].
     Memory,
     /// Into a Parquet file.
@@ -104,7 +106,7 @@ pub struct Watch<'a> {
     pub progress: &'a dyn Fn(u64, u64),
 }
 
-/// Plays a rollout; the log is `None` when it went to a file.
+/// Plays a rollout; the log is `None` unless it was kept in memory.
 pub fn rollout(
     simulator: &Simulator,
     source: Source<'_>,
@@ -159,7 +161,7 @@ impl<'a> Run<'a> {
             Source::Callback { name, .. } => (name.clone(), BLOCK as usize),
         };
         let most = match options.output {
-            Output::Memory => MOST_SESSIONS,
+            Output::Nowhere | Output::Memory => MOST_SESSIONS,
             Output::File { .. } => MOST_FILE_SESSIONS,
         };
         let (what, count) = match options.target {

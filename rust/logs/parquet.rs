@@ -34,7 +34,7 @@ use crate::tensor_file::partial;
 /// Chosen by measurement: random actions do not compress, and a dictionary of them costs time and
 /// space; codes and counts are small dictionaries; sessions, pages and the codes of a customer are
 /// small differences. Encoding costs about a seventh of playing.
-fn properties(schema: &arrow_schema::Schema, constant_actions: bool) -> WriterProperties {
+fn properties(constant_actions: bool) -> WriterProperties {
     let column =
         |path: &str| ColumnPath::from(path.split('.').map(String::from).collect::<Vec<_>>());
     let mut properties = WriterProperties::builder()
@@ -63,9 +63,18 @@ fn properties(schema: &arrow_schema::Schema, constant_actions: bool) -> WriterPr
         let path = column("action.list.item");
         properties = properties.set_column_compression(path, Compression::LZ4_RAW);
     }
-    let mut properties = properties.build();
-    add_encoded_arrow_schema_to_metadata(schema, &mut properties);
-    properties
+    properties.build()
+}
+
+/// What the footer says beside the rows: the metadata, and the Arrow schema, which holds it too,
+/// since that is where Arrow's own readers look.
+fn pairs(shape: Shape, metadata: Metadata) -> Vec<KeyValue> {
+    let schema = shape.arrow_schema().with_metadata(metadata.clone());
+    let mut arrow = WriterProperties::default();
+    add_encoded_arrow_schema_to_metadata(&schema, &mut arrow);
+    let arrow = arrow.key_value_metadata().cloned().unwrap_or_default();
+    let own = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value));
+    own.chain(arrow).collect()
 }
 
 /// Turns rows into the encoded columns of a row group.
@@ -142,9 +151,10 @@ impl FileWriter {
         let partial = partial(path);
         let mut open = OpenOptions::new();
         let open = open.read(true).write(true).create(true).truncate(true);
-        let file = open.open(&partial).map_err(Error::io(&partial))?;
+        // The name that the caller knows is the one to complain about.
+        let file = open.open(&partial).map_err(Error::io(path))?;
         let schema: SchemaRef = Arc::new(shape.arrow_schema());
-        let properties = Arc::new(properties(&schema, constant_actions));
+        let properties = Arc::new(properties(constant_actions));
         let io = |error| io_error(&partial, error);
         let root = ArrowSchemaConverter::new().convert(&schema).map_err(io)?.root_schema_ptr();
         let copy = file.try_clone().map_err(Error::io(&partial))?;
@@ -217,14 +227,12 @@ impl FileWriter {
         let rows = self.groups.iter().map(RowGroupMetaData::num_rows).sum();
         metadata.insert("rows".into(), format!("{rows}"));
         metadata.insert("complete".into(), complete.to_string());
-        let mut pairs = self.properties.key_value_metadata().cloned().unwrap_or_default();
-        pairs.extend(metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)));
         let properties = &self.properties;
         let footer = FileMetaData::new(
             properties.writer_version().as_num(),
             rows,
             Some(properties.created_by().to_owned()),
-            Some(pairs),
+            Some(pairs(self.encoder.shape, metadata)),
             Arc::clone(&self.schema),
             None,
         );

@@ -12,7 +12,7 @@ use pyo3::types::{PyCapsule, PyDict};
 
 use super::errors::{detached, to_py};
 use crate::error::Error;
-use crate::logs::{Log, digest_file};
+use crate::logs::{Log, OUTCOMES, digest_file};
 
 /// The pages of some sessions, as columns.
 #[pyclass(name = "Log", module = "virtualtb_fast._core", frozen)]
@@ -104,5 +104,6 @@ impl PyLog {
 
 /// Adds what is defined here to the module.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("OUTCOMES", OUTCOMES)?;
     module.add_class::<PyLog>()
 }

@@ -10,7 +10,7 @@ use super::arrays::exact;
 use super::errors::{detached, exception, to_py};
 use super::simulator::{json, parse, read_tensors, write_tensors};
 use crate::policy::Policy;
-use crate::simulator::Tensors;
+use crate::simulator::{Schema, Tensors};
 
 /// A ranking policy that runs natively.
 #[pyclass(name = "Policy", module = "virtualtb_fast._core", frozen)]
@@ -79,7 +79,14 @@ impl PyPolicy {
     }
 }
 
+/// What a policy's file refers to.
+#[pyfunction]
+fn schema_digest(schema: &str) -> PyResult<String> {
+    parse::<Schema>("schema", schema).map(|schema| crate::policy::schema_digest(&schema))
+}
+
 /// Adds what is defined here to the module.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<PyPolicy>()
+    module.add_class::<PyPolicy>()?;
+    module.add_function(wrap_pyfunction!(schema_digest, module)?)
 }

@@ -82,7 +82,7 @@ fn summary<'py>(py: Python<'py>, counts: &Summary) -> PyResult<Bound<'py, PyDict
 
 /// Plays whole sessions.
 #[pyfunction]
-#[pyo3(signature = (simulator, policy, *, name, seed, sessions, pages, num_threads, batch_size, out,
+#[pyo3(signature = (simulator, policy, *, name, seed, sessions, pages, num_threads, batch_size, keep, out,
                     overwrite, progress))]
 #[allow(clippy::too_many_arguments, reason = "keywords of one Python call")]
 fn rollout<'py>(
@@ -95,6 +95,7 @@ fn rollout<'py>(
     pages: Option<u64>,
     num_threads: Option<usize>,
     batch_size: Option<usize>,
+    keep: bool,
     out: Option<PathBuf>,
     overwrite: bool,
     progress: Option<Py<PyAny>>,
@@ -107,7 +108,11 @@ fn rollout<'py>(
             return Err(to_py(Error::argument("sessions, pages", "one of the two", got)));
         }
     };
-    let output = out.map_or(Output::Memory, |path| Output::File { path, overwrite });
+    let output = match out {
+        Some(path) => Output::File { path, overwrite },
+        None if keep => Output::Memory,
+        None => Output::Nowhere,
+    };
     let options = Options { seed, target, threads: num_threads, batch_size, output };
     let size = simulator.0.schema.action;
     let native = policy.cast::<PyPolicy>().ok().map(Bound::get);

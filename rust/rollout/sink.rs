@@ -7,6 +7,7 @@ use crate::logs::{Columns, Encoder, FileWriter, Log, Metadata, RowGroup, Shape};
 /// A log in memory or in a file.
 #[derive(Debug)]
 enum Target {
+    Nowhere,
     Memory(Columns),
     File(Box<FileWriter>),
 }
@@ -22,6 +23,7 @@ pub struct Sink {
 impl Sink {
     pub fn new(output: &Output, shape: Shape, constant_actions: bool) -> Result<Self> {
         let target = match output {
+            Output::Nowhere => Target::Nowhere,
             Output::Memory => Target::Memory(Columns::default()),
             Output::File { path, overwrite } => {
                 let file = FileWriter::create(path, *overwrite, shape, constant_actions)?;
@@ -34,7 +36,7 @@ impl Sink {
     /// What encodes blocks, if this is a file.
     pub fn encoder(&self) -> Option<Encoder> {
         match &self.target {
-            Target::Memory(_) => None,
+            Target::Nowhere | Target::Memory(_) => None,
             Target::File(file) => Some(file.encoder()),
         }
     }
@@ -42,6 +44,7 @@ impl Sink {
     /// Appends a block: the player's rows, or these encoded.
     pub fn take(&mut self, player: &Player<'_>, encoded: Option<RowGroup>) -> Result<()> {
         match (&mut self.target, encoded) {
+            (Target::Nowhere, _) => {}
             (Target::Memory(columns), _) => columns.append(&player.columns),
             (Target::File(file), Some(group)) => file.append(group)?,
             (Target::File(_), None) => unreachable!("blocks for a file are encoded"),
@@ -52,6 +55,7 @@ impl Sink {
 
     pub fn finish(self, metadata: Metadata) -> Result<(Option<Log>, Summary)> {
         let log = match self.target {
+            Target::Nowhere => None,
             Target::Memory(mut columns) => {
                 columns.shrink();
                 Some(columns.freeze(self.shape, metadata))
