@@ -312,6 +312,13 @@ impl Kernels {
         dispatch!(self, categorical(job));
     }
 
+    /// `out = start + table[rows[0]] + table[rows[1]] + ...`, added in this order, all as wide as
+    /// `start`, which is a whole number of half panels.
+    pub fn sum_rows(self, start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
+        assert!(start.len().is_multiple_of(HALF) && out.len() == start.len());
+        dispatch!(self, sum_rows(start, table, rows, out));
+    }
+
     /// Fills `out` with the uniforms of one origin (see [`crate::rng::fill`]).
     pub fn uniforms(self, origin: Origin, out: &mut [f32]) {
         dispatch!(self, uniforms(origin, out));

@@ -239,19 +239,19 @@ impl OneHotTable {
 
     /// `out = bias + row(field 0) + row(field 1) + ...`, in the order of the fields: what the
     /// dense layer would sum, since a product with 1 is exact and one with 0 adds nothing.
-    pub fn sum(&self, codes: &[u8], out: &mut [f32]) {
-        let width = self.width();
-        out[..width].copy_from_slice(&self.bias);
-        for (code, first) in codes.iter().zip(&self.first) {
-            let row = &self.rows[(first + usize::from(*code)) * width..][..width];
-            for (sum, weight) in out[..width].iter_mut().zip(row) {
-                *sum += weight;
-            }
+    pub fn sum(&self, kernels: Kernels, codes: &[u8], out: &mut [f32]) {
+        // A customer has at most 256 fields.
+        let mut rows = [0; 256];
+        for (row, (code, first)) in rows.iter_mut().zip(codes.iter().zip(&self.first)) {
+            *row = first + usize::from(*code);
         }
+        let fields = self.first.len();
+        kernels.sum_rows(&self.bias, &self.rows, &rows[..fields], &mut out[..self.bias.len()]);
     }
+
     /// [`Self::sum`] followed by the leaky ReLU, for a network whose whole first layer this is.
-    pub fn sum_activated(&self, codes: &[u8], slope: f32, out: &mut [f32]) {
-        self.sum(codes, out);
+    pub fn sum_activated(&self, kernels: Kernels, codes: &[u8], slope: f32, out: &mut [f32]) {
+        self.sum(kernels, codes, out);
         for sum in &mut out[..self.width()] {
             *sum = leaky_relu(*sum, slope);
         }
@@ -288,7 +288,7 @@ mod tests {
         scratch.reserve(whole.widest());
         let x = [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.25, -3.5];
         let want = whole.forward(kernels, 1, &x, 9, &mut scratch)[..5].to_vec();
-        table.sum(&[1, 3], scratch.sums());
+        table.sum(kernels, &[1, 3], scratch.sums());
         let got = rest.forward_from_sums(kernels, 1, &x[7..], 2, &mut scratch)[..5].to_vec();
         assert_eq!(want, got);
     }

@@ -142,7 +142,7 @@ impl Sessions {
         for tile in lanes.chunks(TILE) {
             self.draw_customers(simulator, kernels, workspace, tile, arrival);
             for lane in tile {
-                self.keep_sum(simulator, *lane);
+                self.keep_sum(simulator, kernels, *lane);
             }
             self.draw_limits(simulator, kernels, workspace, tile, arrival);
             for lane in tile {
@@ -197,9 +197,13 @@ impl Sessions {
     }
 
     /// Step 3, for the answering network.
-    fn keep_sum(&mut self, simulator: &Simulator, lane: usize) {
+    fn keep_sum(&mut self, simulator: &Simulator, kernels: Kernels, lane: usize) {
         let codes = &self.customers[lane * self.fields..][..self.fields];
-        simulator.answer_table.sum(codes, &mut self.sums[lane * self.width..][..self.width]);
+        simulator.answer_table.sum(
+            kernels,
+            codes,
+            &mut self.sums[lane * self.width..][..self.width],
+        );
     }
 
     /// Step 4 (and step 3 for the leave network).
@@ -216,6 +220,7 @@ impl Sessions {
         // The table is the first layer and `leave` the rest, so the activation stands between.
         for (row, lane) in tile.iter().enumerate() {
             table.sum_activated(
+                kernels,
                 self.customer(*lane),
                 simulator.config.slope,
                 &mut workspace.x[row * width..][..width],
@@ -312,10 +317,17 @@ impl Sessions {
     }
 
     /// Puts back a lane that was saved: its customer's sum is computed anew.
-    pub fn restore(&mut self, simulator: &Simulator, lane: usize, saved: Lane, customer: &[u8]) {
+    pub fn restore(
+        &mut self,
+        simulator: &Simulator,
+        kernels: Kernels,
+        lane: usize,
+        saved: Lane,
+        customer: &[u8],
+    ) {
         self.lanes[lane] = saved;
         self.customers[lane * self.fields..][..self.fields].copy_from_slice(customer);
-        self.keep_sum(simulator, lane);
+        self.keep_sum(simulator, kernels, lane);
     }
 
     /// Draws of a session are counted at page 0, those of a page or a replacement at the page.

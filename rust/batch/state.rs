@@ -63,12 +63,12 @@ impl SessionBatch {
             .enumerate()
             .map(|(env, bytes)| self.parse(env, bytes))
             .collect::<Result<_>>()?;
-        let simulator = self.simulator().clone();
+        let (simulator, kernels) = (self.simulator().clone(), self.kernels);
         let mut saved = saved.into_iter();
         for chunk in &mut self.chunks {
             for index in 0..chunk.phases.len() {
                 if let Some((lane, phase, customer)) = saved.next() {
-                    chunk.sessions.restore(&simulator, index, lane, customer);
+                    chunk.sessions.restore(&simulator, kernels, index, lane, customer);
                     chunk.phases[index] = phase;
                 }
             }

@@ -42,22 +42,27 @@ pub fn dense(mut job: Dense<'_>) {
 pub(super) fn columns<const HALVES: usize>(job: &mut Dense<'_>, panel: usize) {
     let mut row = 0;
     while row < job.rows {
-        match (job.rows - row, HALVES) {
+        row += match (job.rows - row, HALVES) {
             (1, _) => tile::<1, HALVES>(job, panel, row),
             (2, _) | (_, 6) => tile::<2, HALVES>(job, panel, row),
             (3, _) => tile::<3, HALVES>(job, panel, row),
             (4, _) => tile::<4, HALVES>(job, panel, row),
             (5, _) => tile::<5, HALVES>(job, panel, row),
+            // Eight columns alone need twice the rows for as many independent sums.
+            (12.., 1) => tile::<{ 2 * ROWS }, HALVES>(job, panel, row),
             _ => tile::<ROWS, HALVES>(job, panel, row),
-        }
-        row += ROWS.min(job.rows - row);
+        };
     }
 }
 
-/// `R` rows x `HALVES` * 8 columns.
+/// `R` rows x `HALVES` * 8 columns; returns R.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tile<const R: usize, const HALVES: usize>(job: &mut Dense<'_>, panel: usize, row: usize) {
+fn tile<const R: usize, const HALVES: usize>(
+    job: &mut Dense<'_>,
+    panel: usize,
+    row: usize,
+) -> usize {
     let inputs = job.panels.inputs;
     let column = panel * PANEL;
     // The half panel that may come last has 8 columns, every other one 16.
@@ -104,6 +109,7 @@ fn tile<const R: usize, const HALVES: usize>(job: &mut Dense<'_>, panel: usize, 
             }
         }
     }
+    R
 }
 
 /// The scalar source, compiled for this instruction set.
@@ -134,4 +140,10 @@ pub fn normals(values: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub fn tanh(values: &mut [f32]) {
     scalar::tanh(values);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
+    scalar::sum_rows(start, table, rows, out);
 }

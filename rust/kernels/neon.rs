@@ -129,3 +129,9 @@ pub fn normals(values: &mut [f32]) {
 pub fn tanh(values: &mut [f32]) {
     scalar::tanh(values);
 }
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
+    scalar::sum_rows(start, table, rows, out);
+}

@@ -79,12 +79,14 @@ fn draw<const MOST: usize>(
     head: Head,
     uniforms: [f32; LANES],
 ) -> [u32; LANES] {
+    // Lanes beyond the last row repeat it; nobody reads what they draw.
+    let row = |lane: usize| &logits[lane.min(rows - 1) * stride + head.first..][..head.size];
+    let lanes: [&[f32]; LANES] = std::array::from_fn(row);
     let mut values = [[0.0; LANES]; MOST];
     let values = &mut values[..head.size];
-    for lane in 0..rows {
-        let row = &logits[lane * stride + head.first..][..head.size];
-        for (values, logit) in values.iter_mut().zip(row) {
-            values[lane] = *logit;
+    for (index, values) in values.iter_mut().enumerate() {
+        for lane in 0..LANES {
+            values[lane] = lanes[lane][index];
         }
     }
     let mut largest = values[0];
@@ -137,4 +139,37 @@ pub fn tanh(values: &mut [f32]) {
     for value in values {
         *value = math::tanh(*value);
     }
+}
+
+/// See [`super::Kernels::sum_rows`].
+#[inline(always)]
+pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
+    let width = start.len();
+    for (block, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+        add_rows(start, table, rows, width, block * PANEL, out);
+    }
+    let rest = width - width % PANEL;
+    for (block, out) in out[rest..].as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
+        add_rows(start, table, rows, width, rest + block * HALF, out);
+    }
+}
+
+/// `N` columns of [`sum_rows`], from `column` on.
+#[inline(always)]
+fn add_rows<const N: usize>(
+    start: &[f32],
+    table: &[f32],
+    rows: &[usize],
+    width: usize,
+    column: usize,
+    out: &mut [f32; N],
+) {
+    let mut sums = [0.0; N];
+    sums.copy_from_slice(&start[column..][..N]);
+    for row in rows {
+        for (sum, weight) in sums.iter_mut().zip(&table[row * width + column..][..N]) {
+            *sum += weight;
+        }
+    }
+    *out = sums;
 }

@@ -325,7 +325,7 @@ impl BoundNetwork {
         for (tile, actions) in lanes.chunks(TILE).zip(actions.chunks_mut(TILE * self.outputs)) {
             let sums = scratch.sums().chunks_mut(width);
             for (lane, (sum, tail)) in tile.iter().zip(sums.zip(tails.chunks_mut(TAIL))) {
-                self.table.sum(sessions.customer(*lane), sum);
+                self.table.sum(kernels, sessions.customer(*lane), sum);
                 let lane = &sessions.lanes[*lane];
                 tail[0] = f32::from(lane.clicks);
                 tail[1] = f32::from(lane.second);
