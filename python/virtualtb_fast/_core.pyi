@@ -100,6 +100,11 @@ class SessionBatch:
     def get_state(self) -> bytes: ...
     def set_state(self, state: bytes) -> None: ...
 
+OUTCOMES: Sequence[str]
+"""How a page can end, in the order of the codes."""
+BLOCK: int
+"""Sessions of a block: the unit of parallel work and of a file's row groups."""
+
 @final
 class Log:
     """The pages of some sessions, as columns in the order (session, page)."""
@@ -112,6 +117,9 @@ class Log:
     def digest(self) -> str:
         """SHA-256 of schema and columns."""
     @staticmethod
+    def digest_file(path: str) -> str:
+        """The same of a file, which is read a piece at a time."""
+    @staticmethod
     def read(path: str) -> Log: ...
     def write(self, path: str, overwrite: bool) -> None: ...
     def __arrow_c_schema__(self) -> object: ...
@@ -122,30 +130,50 @@ class Policy:
     """A ranking policy that runs natively."""
 
     @staticmethod
-    def parse(text: str, action_size: int) -> Policy:
+    def parse(text: str) -> Policy:
         """``random``, ``zero`` or ``gaussian:SIGMA``."""
     @staticmethod
     def constant(action: NDArray[np.float32]) -> Policy: ...
     @staticmethod
     def load(path: str) -> Policy: ...
     @staticmethod
-    def from_tensors(config: str, tensors: dict[str, NDArray[np.float32]]) -> Policy: ...
+    def from_bytes(data: bytes, origin: str) -> Policy: ...
+    @staticmethod
+    def from_tensors(
+        config: str, provenance: str, tensors: dict[str, NDArray[np.float32]]
+    ) -> Policy: ...
     def save(self, path: str) -> None: ...
+    def to_bytes(self) -> bytes: ...
+    def tensors(self) -> dict[str, NDArray[np.float32]]: ...
     @property
     def name(self) -> str: ...
+    @property
+    def config(self) -> str | None: ...
+    @property
+    def provenance(self) -> str | None: ...
+
+def schema_digest(schema: str) -> str:
+    """SHA-256 of a schema's JSON in its one normal form: what a policy's file refers to."""
 
 def rollout(
     simulator: Simulator,
     policy: Policy | Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], Any],
     *,
+    name: str,
     seed: int,
-    sessions: int,
+    sessions: int | None,
+    pages: int | None,
     num_threads: int | None,
     batch_size: int | None,
+    keep: bool,
     out: str | None,
     overwrite: bool,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Log | None, dict[str, Any]]:
-    """Plays sessions 0 to ``sessions - 1`` of stream ``seed``. The dictionary holds exact counters:
-    pages, sessions, clicks, second, clicks_squared_sum (of per-session sums), pages_by_session_length
-    and clicks_by_page (arrays)."""
+    """Plays sessions 0 to ``sessions - 1`` of stream ``seed``, or the fewest that have ``pages``.
+
+    The log is kept if ``keep`` and if it does not go to a file, ``out``.
+    A function must return float32 (n, A), C-contiguous; ``name`` is what logs call it. The
+    dictionary holds exact counters: pages, sessions, clicks, second, pages_with_click; sums over
+    sessions clicks_squared, pages_squared, clicks_times_pages; arrays (i64) sessions_by_length,
+    clicks_by_page, pages_by_page."""

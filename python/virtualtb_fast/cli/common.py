@@ -1,0 +1,140 @@
+"""What the commands share: types of options, the progress bar, tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Progress", "add_json", "add_seed", "add_threads", "print_json", "print_table", "whole"]
+
+_PATIENCE = 1.0
+"""Seconds until a progress bar appears."""
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A type for options: a whole number within bounds; ``1_000`` and ``1e6`` will do."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            try:
+                number = int(float(text)) if float(text).is_integer() else low - 1
+            except (ValueError, OverflowError):
+                number = low - 1
+        if not low <= number <= high:
+            expected = (
+                f"a whole number, {low:,} to {high:,}"
+                if high < 2**40
+                else (f"a whole number, at least {low:,}")
+            )
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return number
+
+    return parse
+
+
+def add_seed(parser: argparse._ActionsContainer) -> None:
+    """The option ``--seed``."""
+    parser.add_argument(
+        "--seed",
+        type=whole(0, 2**64 - 1),
+        default=0,
+        metavar="S",
+        help="stream of random numbers (default: 0); same seed, same bytes",
+    )
+
+
+def add_threads(parser: argparse._ActionsContainer) -> None:
+    """The option ``--threads``."""
+    parser.add_argument(
+        "--threads",
+        type=whole(1, 1024),
+        metavar="N",
+        help="threads (default: one a core); no effect on the result",
+    )
+
+
+def add_json(parser: argparse._ActionsContainer) -> None:
+    """The option ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(rows: Sequence[tuple[str, str]]) -> None:
+    """Names and values in two columns; a row without a name goes on with the last one."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:>{width}}  {value}")
+
+
+class Progress:
+    """A progress bar on standard error with the rate and the time left.
+
+    It appears after a second, and only on a terminal. ``total`` is in the unit of what is counted
+    by ``done``; the rate is in pages.
+    """
+
+    def __init__(self, total: int, unit: str, *, quiet: bool = False) -> None:
+        """``unit`` says what ``total`` counts: ``sessions`` or ``pages``."""
+        self._total, self._unit = total, unit
+        self._started = time.perf_counter()
+        self._shown: Any = None
+        self._task: Any = None
+        self._quiet = quiet or not sys.stderr.isatty()
+
+    def __call__(self, pages: int, sessions: int) -> None:
+        """How much is done."""
+        seconds = time.perf_counter() - self._started
+        if self._quiet or (self._shown is None and seconds < _PATIENCE):
+            return
+        if self._shown is None:
+            self._show()
+        done = min(sessions if self._unit == "sessions" else pages, self._total)
+        self._shown.update(
+            self._task, completed=done, pages=f"{pages:,}", rate=f"{pages / seconds:,.0f}"
+        )
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self._shown = Bar(
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[pages]} pages"),
+            TextColumn("{task.fields[rate]}/s"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._shown.start()
+        self._task = self._shown.add_task("", total=self._total, pages="", rate="")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown is not None:
+            self._shown.stop()

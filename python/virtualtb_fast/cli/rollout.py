@@ -1,0 +1,168 @@
+"""Play whole sessions of simulated customers under a ranking policy.
+
+Sessions 0, 1, 2, ... of the seed's stream are played to their ends. The same
+seed gives the same bytes, whatever the number of threads and the CPU.
+
+policies:
+  random          uniform on the action box
+  zero            no preference
+  gaussian:SIGMA  normal with standard deviation SIGMA
+  constant:FILE   one action for every page, from a .npy or text file
+  FILE            a policy network, .safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from typing import Any
+
+from virtualtb_fast.cli import common
+from virtualtb_fast.errors import InvalidArgumentError, OutputError
+from virtualtb_fast.rollout import Rollout, rollout
+from virtualtb_fast.simulator import DEFAULT, Simulator, load_simulator
+
+_SESSIONS = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``rollout``."""
+    play = parser.add_argument_group("what is played")
+    play.add_argument(
+        "--simulator",
+        default=DEFAULT,
+        metavar="NAME|FILE",
+        help=f"a simulator (default: {DEFAULT})",
+    )
+    play.add_argument(
+        "--policy", default="random", metavar="POLICY", help="see above (default: random)"
+    )
+    amount = play.add_mutually_exclusive_group()
+    amount.add_argument(
+        "--sessions",
+        type=common.whole(1, 2**40),
+        metavar="N",
+        help=f"sessions to play (default: {_SESSIONS:,})",
+    )
+    amount.add_argument(
+        "--pages",
+        type=common.whole(1, 2**40),
+        metavar="N",
+        help="or the fewest sessions that have at least N pages",
+    )
+    common.add_seed(play)
+    common.add_threads(play)
+    output = parser.add_argument_group("what comes out")
+    output.add_argument("--out", metavar="FILE", help="write every page to this Parquet file")
+    output.add_argument(
+        "--plot", metavar="FILE", help="draw clicks by page and session lengths (.png, .svg, .pdf)"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    common.add_json(output)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plays, writes, draws, and says what came of it."""
+    _refuse_existing(options)
+    if options.plot is not None:
+        # A picture that cannot be drawn is better refused before an hour of simulation.
+        from virtualtb_fast.evaluation import plots
+
+        plots.require(options.plot)
+    simulator = load_simulator(options.simulator)
+    sessions, pages = options.sessions, options.pages
+    if sessions is None and pages is None:
+        sessions = _SESSIONS
+    total, unit = (pages, "pages") if sessions is None else (sessions, "sessions")
+    try:
+        with common.Progress(total, unit, quiet=options.json) as progress:
+            played = rollout(
+                simulator,
+                options.policy,
+                sessions=sessions,
+                pages=pages,
+                seed=options.seed,
+                num_threads=options.threads,
+                out=options.out,
+                overwrite=options.overwrite,
+                keep=False,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        _say_what_is_left(options.out)
+        raise
+    if options.plot is not None:
+        plots.sessions(played.summary, options.plot, title=_title(simulator, options))
+    if options.json:
+        common.print_json(_report(simulator, played, options))
+    else:
+        common.print_table(_table(simulator, played, options))
+    return 0
+
+
+def _refuse_existing(options: argparse.Namespace) -> None:
+    for path in (options.out, options.plot):
+        if path is not None and os.path.exists(path) and not options.overwrite:
+            raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
+    if options.out is not None and options.out == options.plot:
+        raise InvalidArgumentError("--out, --plot: expected two files, got the same")
+
+
+def _say_what_is_left(path: str | None) -> None:
+    if path is not None and os.path.exists(f"{path}.partial"):
+        print(f"the pages so far are in {path}.partial", file=sys.stderr)
+
+
+def _title(simulator: Simulator, options: argparse.Namespace) -> str:
+    return f"{simulator.name}, policy {options.policy}, seed {options.seed}"
+
+
+def _report(simulator: Simulator, played: Rollout, options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "command": "rollout",
+        "simulator": simulator.name,
+        "simulator_digest": simulator.digest,
+        "policy": options.policy,
+        "seed": options.seed,
+        "threads": options.threads,
+        "out": options.out,
+        "plot": options.plot,
+        **played.summary.to_dict(),
+    }
+
+
+def _table(
+    simulator: Simulator, played: Rollout, options: argparse.Namespace
+) -> list[tuple[str, str]]:
+    summary = played.summary
+    rows = [
+        ("simulator", f"{simulator.name} ({simulator.digest[:12]})"),
+        ("policy", f"{options.policy}, seed {options.seed}"),
+        ("pages", f"{summary.pages:,}"),
+        ("sessions", f"{summary.sessions:,}"),
+        ("CTR", f"{summary.ctr:.5f}{_interval(summary.ctr_interval, 5)}"),
+        ("", f"clicks / ({summary.page_items} x pages); interval by whole sessions"),
+        ("clicked pages", f"{summary.click_rate:.2%}"),
+        (
+            "session length",
+            f"{summary.mean_session_length:.3f} pages"
+            f"{_interval(summary.mean_session_length_interval, 3)}",
+        ),
+        ("rate", f"{summary.pages_per_second:,.0f} pages a second, {summary.seconds:.2f} s"),
+    ]
+    if options.out is not None:
+        rows.append(("pages in", f"{options.out} ({_megabytes(options.out)})"))
+    if options.plot is not None:
+        rows.append(("picture in", options.plot))
+    return rows
+
+
+def _interval(bounds: tuple[float, float], digits: int) -> str:
+    low, high = bounds
+    return "" if math.isnan(low) else f"   (95 %: {low:.{digits}f} to {high:.{digits}f})"
+
+
+def _megabytes(path: str) -> str:
+    return f"{os.path.getsize(path) / 1e6:,.1f} MB"

@@ -1,0 +1,1 @@
+"""Judging policies and simulators; for now, pictures of rollouts (`plots`, extra ``[report]``)."""

@@ -1,0 +1,147 @@
+"""Pictures of rollouts. They need matplotlib: ``pip install virtualtb-fast[report]``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError, OutputError
+
+if TYPE_CHECKING:
+    from virtualtb_fast.rollout import Summary
+
+__all__ = ["require", "sessions"]
+
+_FORMATS: Final = (".png", ".svg", ".pdf")
+_INK, _FAINT, _BLUE, _ORANGE = "#22303c", "#d9dee3", "#2f6db5", "#d9772b"
+_ENOUGH = 30
+"""Pages of a page number that a mean over them needs to be worth drawing."""
+_SHARE = 0.98
+"""The share of sessions that the pictures' axes take in."""
+
+
+def require(path: str | os.PathLike[str]) -> None:
+    """Refuses a picture that could not be drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        InvalidArgumentError: the file's name has another ending than .png, .svg or .pdf.
+        OutputError: the folder is not there.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        message = 'pictures need matplotlib: pip install "virtualtb-fast[report]"'
+        raise MissingExtraError(message) from error
+    name = os.fspath(path)
+    if not name.endswith(_FORMATS):
+        expected = ", ".join(_FORMATS)
+        raise InvalidArgumentError(f"picture: expected a name in {expected}, got {name!r}")
+    folder = os.path.dirname(name) or "."
+    if not os.path.isdir(folder):
+        raise OutputError(f"{name}: expected a folder {folder}, got none")
+
+
+def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "") -> None:
+    """Draws clicks by page number, and how long sessions are.
+
+    Args:
+        summary: The counts of a rollout.
+        path: A .png, .svg or .pdf file; replaced if it exists.
+        title: A line above the picture.
+
+    Raises:
+        MissingExtraError, InvalidArgumentError, OutputError: see `require`; and `OutputError` if
+            the system refused to write.
+    """
+    require(path)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.4), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    heading = f"{summary.pages:,} pages, {summary.sessions:,} sessions"
+    figure.suptitle(f"{title}\n{heading}" if title else heading, color=_INK, fontsize=11)
+    _clicks(left, summary)
+    _lengths(right, summary)
+    for axes in (left, right):
+        axes.set_xlim(left=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_INK)
+        axes.tick_params(colors=_INK, labelsize=9)
+        axes.grid(axis="y", color=_FAINT, linewidth=0.8)
+        axes.set_axisbelow(True)
+    name = os.fspath(path)
+    # The ending names the format, so it stays last.
+    stem, ending = os.path.splitext(name)
+    beside = f"{stem}.partial{ending}"
+    try:
+        figure.savefig(beside, dpi=150)
+        os.replace(beside, name)
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror, name) from error
+
+
+def _horizon(summary: Summary) -> int:
+    """Session length that all but a few sessions stay within."""
+    share = np.cumsum(summary.sessions_by_length) / summary.sessions
+    return int(np.searchsorted(share, _SHARE)) + 1
+
+
+def _clicks(axes: Any, summary: Summary) -> None:
+    last = max(1, min(int((summary.pages_by_page >= _ENOUGH).sum()), _horizon(summary)))
+    pages = np.arange(1, last + 1)
+    mean = summary.clicks_by_page[:last] / summary.pages_by_page[:last]
+    axes.plot(pages, mean, color=_BLUE, linewidth=2, marker="o", markersize=3.5)
+    overall = summary.clicks / summary.pages
+    axes.axhline(overall, color=_ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+    axes.annotate(
+        f"dashed: all pages, {overall:.3f} (CTR {summary.ctr:.4f})",
+        # Below the line, near the axis: clicks are seldom so few that the curve comes here.
+        xy=(0.99, 0.03),
+        xycoords="axes fraction",
+        ha="right",
+        color=_ORANGE,
+        fontsize=9,
+    )
+    axes.set_ylim(0, max(float(mean.max()), overall) * 1.15 or 1)
+    axes.set_title("Clicks by page", loc="left", color=_INK, fontsize=11)
+    axes.set_xlabel("page of the session", color=_INK)
+    axes.set_ylabel("mean clicks on the page", color=_INK)
+
+
+def _lengths(axes: Any, summary: Summary) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    last = min(_horizon(summary), len(summary.sessions_by_length) - 1)
+    share: NDArray[np.float64] = summary.sessions_by_length / summary.sessions
+    axes.bar(np.arange(1, last + 1), share[1 : last + 1], width=0.8, color=_BLUE)
+    mean = summary.mean_session_length
+    axes.axvline(mean, color=_ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+    axes.annotate(
+        f"mean {mean:.2f}",
+        xy=(mean, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(5, -12),
+        textcoords="offset points",
+        color=_ORANGE,
+        fontsize=9,
+    )
+    beyond = float(share[last + 1 :].sum())
+    if beyond > 0:
+        axes.text(
+            0.99,
+            0.5,
+            f"{beyond:.1%} longer,\nup to {len(share) - 1} pages",
+            transform=axes.transAxes,
+            ha="right",
+            color=_INK,
+            fontsize=9,
+        )
+    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axes.set_title("Session lengths", loc="left", color=_INK, fontsize=11)
+    axes.set_xlabel("pages of the session", color=_INK)
+    axes.set_ylabel("share of sessions", color=_INK)

@@ -1,0 +1,193 @@
+"""Session logs: one row a page, in the order (session, page), as columns.
+
+| column | NumPy | Arrow and Parquet | what |
+|---|---|---|---|
+| ``session`` | int64 (R,) | int64 | number of the session within the seed's stream |
+| ``page`` | int16 (R,) | int16 | page within the session, from 0 |
+| ``day`` | int16 (R,) | int16 | 0: a simulator has no calendar |
+| ``customer`` | uint8 (R, fields) | fixed-size list of uint8 | category codes, one a field |
+| ``action`` | float32 (R, A) | fixed-size list of float32 | what was shown, after clipping |
+| ``action_logp`` | float32 (R,) | float32 | log-density of the draw before clipping, 0 if none |
+| ``clicks`` | uint8 (R,) | uint8 | clicks on the page |
+| ``second`` | uint8 (R,) | uint8 | the second head (in VirtualTB-v0 probably purchases) |
+| ``outcome`` | uint8 codes (R,) | dictionary of strings | how the page ended, one of `OUTCOMES` |
+| ``units`` | uint16 (R,) | uint16 | units bought: the second head, as far as is known |
+| ``value`` | not there | float32, all null | money: a simulator has no prices |
+
+R is the number of rows, A the dimensions of an action. Nothing here needs pyarrow; the columns go
+to anything that speaks the Arrow PyCapsule interface (``polars.from_arrow(log)``,
+``pyarrow.table(log)``) and to NumPy without a copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtualtb_fast import _core
+from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError
+from virtualtb_fast.schema import Schema
+
+__all__ = ["COLUMNS", "OUTCOMES", "SessionLog", "read_log"]
+
+OUTCOMES: Final[tuple[str, ...]] = tuple(_core.OUTCOMES)
+"""How a page can end, in the order of the codes of the column ``outcome``."""
+
+COLUMNS: Final = (
+    "session",
+    "page",
+    "day",
+    "customer",
+    "action",
+    "action_logp",
+    "clicks",
+    "second",
+    "outcome",
+    "units",
+)
+"""The columns that a log has as NumPy arrays."""
+
+
+class SessionLog:
+    """The pages of some sessions. ``log["clicks"]`` is a read-only view of a column, not a copy.
+
+    Made by `virtualtb_fast.rollout` and `read_log`.
+    """
+
+    __slots__ = ("_columns", "_native", "_schema")
+
+    def __init__(self, native: _core.Log) -> None:
+        """Wraps a native log; callers outside the package use the functions above."""
+        self._native = native
+        self._columns: dict[str, NDArray[Any]] | None = None
+        self._schema: Schema | None = None
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._native)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        """A column as a read-only view; see the table above for its dtype and shape."""
+        if self._columns is None:
+            self._columns = self._native.columns()
+        try:
+            return self._columns[column]
+        except (KeyError, TypeError):
+            names = ", ".join(COLUMNS)
+            raise InvalidArgumentError(f"column: expected one of {names}, got {column!r}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COLUMNS)
+
+    def keys(self) -> tuple[str, ...]:
+        """Names of the columns; ``dict(log)`` holds them all."""
+        return COLUMNS
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the log says of itself, as text.
+
+        Keys: ``format``, ``format_version``, ``schema`` (JSON), ``simulator``,
+        ``simulator_digest``, ``policy``, ``seed``, ``stream_version``, ``sessions``, ``rows``, and
+        ``complete``, which is ``false`` in what an interrupted rollout left.
+        """
+        return self._native.metadata()
+
+    @property
+    def schema(self) -> Schema:
+        """What customers and actions look like."""
+        if self._schema is None:
+            self._schema = Schema.from_json(self._native.metadata()["schema"])
+        return self._schema
+
+    @property
+    def complete(self) -> bool:
+        """Whether the rollout ran to its end."""
+        return self._native.metadata().get("complete") == "true"
+
+    def observations(self, rows: slice = slice(None)) -> NDArray[np.float32]:
+        """What the policy saw before each page, as environments show it.
+
+        Args:
+            rows: Rows to make; all of them take ``4 * observation_width`` bytes each.
+
+        Returns:
+            float32 of shape (rows, ``schema.observation_width``).
+        """
+        schema = self.schema
+        page = self["page"][rows]
+        out = np.empty((len(page), schema.observation_width), np.float32)
+        out[:, schema.customer_columns] = schema.one_hot(self["customer"][rows])
+        for name, column in (
+            ("clicks", schema.clicks_column),
+            ("second", schema.second_column),
+        ):
+            # The first page of a session follows no other.
+            before = np.roll(self[name], 1)[rows]
+            out[:, column] = np.where(page > 0, before, 0)
+        out[:, schema.page_column] = page
+        return out
+
+    def session_offsets(self) -> NDArray[np.int64]:
+        """Where sessions start: session ``i`` is rows ``offsets[i]`` to ``offsets[i + 1]``.
+
+        Returns:
+            int64 of shape (sessions + 1,).
+        """
+        return np.append(np.flatnonzero(self["page"] == 0), len(self)).astype(np.int64)
+
+    def digest(self) -> str:
+        """SHA-256 of the schema and the columns: equal for equal rows, in memory or on disk."""
+        return self._native.digest()
+
+    def write(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the Parquet file that ``rollout(..., out=path)`` would have written.
+
+        Raises:
+            OutputError: ``path`` exists and ``overwrite`` is false, or the system refused.
+        """
+        self._native.write(os.fspath(path), overwrite)
+
+    def to_arrow(self) -> Any:
+        """The log as a `pyarrow.Table`, sharing memory with this one.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed. Other Arrow libraries take the log itself.
+        """
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise MissingExtraError("to_arrow needs pyarrow: pip install pyarrow") from error
+        return pyarrow.table(self)
+
+    def __arrow_c_schema__(self) -> object:
+        return self._native.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self._native.__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        about = self.metadata
+        part = "" if self.complete else ", incomplete"
+        return (
+            f"<SessionLog of {len(self):,} pages, {int(about['sessions']):,} sessions of "
+            f"{about['simulator']!r} under policy {about['policy'][:40]}, "
+            f"seed {about['seed']}{part}>"
+        )
+
+
+def read_log(path: str | os.PathLike[str]) -> SessionLog:
+    """Reads a session log that a rollout wrote.
+
+    What an interrupted rollout left, ``FILE.partial``, can be read too: see
+    `SessionLog.complete`.
+
+    Raises:
+        FileFormatError: the file is no session log of this version, or is damaged.
+        OutputError: the operating system could not read it.
+    """
+    return SessionLog(_core.Log.read(os.fspath(path)))
