@@ -25,7 +25,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 import math
 import signal
@@ -36,6 +38,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (the name torch's own documentation uses)
+
 from refit_evaluate import (
     ACTION,
     CHUNK,
@@ -58,8 +63,6 @@ from refit_evaluate import (
     write_beside,
     write_safetensors,
 )
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (the name torch's own documentation uses)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +76,16 @@ class NetworkFit:
     rate: float
     """Adam's learning rate after the warm-up; it falls linearly to zero."""
     scales: tuple[float, ...]
-    """Factors on the inputs (see `input_scale`), folded into the first layer at export."""
+    """Factors on the inputs, folded into the first layer at export: three for the response
+    network (customer, page, action), one for the others."""
     warmup: int = 100
     """Steps over which the rate grows from zero."""
     average: float = 0.999
     """Decay of the running average of the weights, which is what is exported."""
+    unit_from: float = 0.0
+    """Share of the fit from which inputs move from unit length to their own (see `Net`)."""
     unit_until: float = 0.0
-    """Share of the fit over which inputs move from unit length to their own (see `Net`)."""
+    """Share of the fit by which they have arrived; zero if they have their own throughout."""
     half_until: float = 0.0
     """Share of the fit run in bfloat16, which is twice as fast and too coarse for the end."""
 
@@ -103,7 +109,8 @@ class Config:
     good_spread: tuple[float, float] = (0.01, 1.0)
     """Distance to the good action as a share of its norm, log-uniform between the two."""
     search_widths: tuple[float, ...] = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6)
-    """Starting standard deviations of the searches, so that there are good actions of all norms."""
+    """Starting standard deviations of the searches, each used twice: the width sets the norm of
+    the good actions that are found, and the best of all lie where two searches rarely agree."""
     search_rounds: int = 40
     """Rounds of a search."""
     search_population: int = 192
@@ -117,7 +124,13 @@ class Config:
     leave: NetworkFit = NetworkFit(16_000_000, 1024, 1e-3, (3.0,))
     """The session length network; rows are sessions."""
     action: NetworkFit = NetworkFit(
-        150_000_000, 2048, 5e-3, (10.0, 4.0, 100.0), unit_until=0.7, half_until=0.8
+        400_000_000,
+        2048,
+        1e-2,
+        (1.6, 0.64, 16.0),
+        unit_from=0.5,
+        unit_until=0.75,
+        half_until=0.8,
     )
     """The response network; rows are pages. An action unit moves the published network about
     ten times as far as a customer bit does and twenty-five times as far as a page does; these
@@ -128,7 +141,6 @@ class Config:
 
 def quick(config: Config) -> Config:
     """The whole pipeline in well under a minute, for tests; its weights are of no use."""
-    small = dict(batch=512)
     return dataclasses.replace(
         config,
         shards=2,
@@ -138,14 +150,14 @@ def quick(config: Config) -> Config:
         search_population=64,
         search_pages=32,
         latents=64,
-        generator=dataclasses.replace(config.generator, visits=60_000, **small),
-        leave=dataclasses.replace(config.leave, visits=60_000, **small),
-        action=dataclasses.replace(config.action, visits=300_000, **small),
+        generator=dataclasses.replace(config.generator, visits=60_000, batch=512),
+        leave=dataclasses.replace(config.leave, visits=60_000, batch=512),
+        action=dataclasses.replace(config.action, visits=300_000, batch=512),
         evaluation_sessions=1_000,
     )
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """Ctrl-C was pressed; what was done so far is on disk."""
 
 
@@ -160,6 +172,7 @@ class Control:
         self.asked = True
 
     def check(self) -> None:
+        """Stop here if Ctrl-C was pressed."""
         if self.asked:
             raise Stopped
 
@@ -257,6 +270,8 @@ class Log:
     second: Tensor
     session: Tensor
     page: Tensor
+    found: Tensor
+    """Where each search ended: the mean of the actions it kept last."""
     digest: str
 
 
@@ -265,7 +280,7 @@ def make_log(published: Tensors, config: Config, work: Path, control: Control) -
     path = work / "good_actions.pt"
     if not path.exists():
         good = find_good_actions(published, config, control)
-        write_beside(path, lambda partial: torch.save(good, partial))
+        write_beside(path, functools.partial(torch.save, good))
     good = torch.load(path, weights_only=True)
     shards: list[Tensors] = []
     for index in range(config.shards):
@@ -273,7 +288,7 @@ def make_log(published: Tensors, config: Config, work: Path, control: Control) -
         path = work / f"shard_{index:03d}.pt"
         if not path.exists():
             shard = log_shard(published, good, index, config)
-            write_beside(path, lambda partial, shard=shard: torch.save(shard, partial))
+            write_beside(path, functools.partial(torch.save, shard))
         shards.append(torch.load(path, weights_only=True))
         pages = sum(len(shard["clicks"]) for shard in shards)
         show(f"log: shard {index + 1} of {config.shards}, {pages:,} pages")
@@ -281,30 +296,43 @@ def make_log(published: Tensors, config: Config, work: Path, control: Control) -
     for shard in shards:
         for name in sorted(shard):
             digest.update(shard[name].contiguous().view(torch.uint8).numpy().tobytes())
-    joined = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+    # Column by column, so that the log is never held twice.
+    joined = {name: torch.cat([shard.pop(name) for shard in shards]) for name in sorted(shards[0])}
     session, page = page_rows(joined["lengths"])
-    return Log(**joined, session=session.int(), page=page.to(torch.uint8), digest=digest.hexdigest())
+    keep = config.search_population // 8
+    found = good.view(-1, config.search_rounds, keep, ACTION)[:, -1].mean(1)
+    return Log(
+        **joined,
+        session=session.int(),
+        page=page.to(torch.uint8),
+        found=found,
+        digest=digest.hexdigest(),
+    )
 
 
 # ------------------------------------------------------------------ 3: one loop for all fits
+
+
+UNIT_LENGTH = 5.0  # about that of a customer's eleven bits at the scale that they are given
 
 
 class Net(torch.nn.Module):
     """One network with scaled inputs, each layer one matrix whose last column is the bias.
 
     The published response network is nearly homogeneous: twice the input gives twice the logits,
-    up to thousands of nats for actions at the edge of the box. Trained as it stands, the far
-    actions own the gradient. With `unit` = 1 every input is therefore shrunk to one length, which
-    for a homogeneous network only sets a temperature; the fit lowers `unit` to 0 on its way.
+    up to thousands of nats for actions at the edge of the box. Trained as it stands, far actions
+    own the gradient, and a fit that is still wrong somewhere is punished most for being sure.
+    With `unit` = 1 every input is therefore shrunk to one length, which for a homogeneous network
+    only sets a temperature; the fit learns like that, and lowers `unit` to 0 once it has learned.
     """
 
     def __init__(self, model: str, scale: Tensor, shift: float, rng: torch.Generator) -> None:
         super().__init__()
         sizes = LAYERS[model]
         self.model, self.scale, self.shift = model, scale, shift
-        self.unit, self.half = 0.0, False
+        self.unit, self.coarse = 0.0, False
         self.layers = torch.nn.ParameterList()
-        for i, o in zip(sizes[:-1], sizes[1:], strict=True):
+        for i, o in itertools.pairwise(sizes):
             weight = torch.randn(o, i + 1, generator=rng) / math.sqrt(i)
             weight[:, -1] = 0.0
             self.layers.append(torch.nn.Parameter(weight))
@@ -312,10 +340,11 @@ class Net(torch.nn.Module):
             self.layers[-1].zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits, always float32."""
         x = (x - self.shift) * self.scale
         if self.unit > 0:
             x = x * (UNIT_LENGTH / (1.0 + x.norm(dim=1, keepdim=True))) ** self.unit
-        dtype = torch.bfloat16 if self.half else torch.float32
+        dtype = torch.bfloat16 if self.coarse else torch.float32
         x = x.to(dtype)
         for layer in self.layers:
             weight = layer.to(dtype)
@@ -325,12 +354,17 @@ class Net(torch.nn.Module):
         return x.float()
 
 
-UNIT_LENGTH = 30.0  # about the length of a customer's eleven bits at the scale used for them
-
-
 Loss = Callable[[Net, Tensor, int], Tensor]
 BETA1, BETA2 = 0.9, 0.99  # Adam's decays
 REPORT_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0  # neither changes the result
+
+
+def unit_share(share: float, settings: NetworkFit) -> float:
+    """How far inputs are shrunk to unit length once a share of the fit is done."""
+    if share >= settings.unit_until:
+        return 0.0
+    span = settings.unit_until - settings.unit_from
+    return min(1.0, (settings.unit_until - share) / span)
 
 
 def fit(
@@ -366,7 +400,7 @@ def fit(
 
     def save(step: int) -> None:
         state["step"], state["layers"] = step, [layer.detach() for layer in layers]
-        write_beside(path, lambda partial: torch.save(state, partial))
+        write_beside(path, functools.partial(torch.save, state))
 
     order_pass, order = -1, torch.empty(0)
     begun = reported = saved = time.monotonic()
@@ -378,8 +412,8 @@ def fit(
             stream = random_stream(run, PURPOSES[net.model], 1 + number)
             order_pass, order = number, torch.randperm(rows, generator=stream)
         share = step / steps
-        net.unit = max(0.0, 1.0 - share / settings.unit_until) if settings.unit_until else 0.0
-        net.half = share < settings.half_until
+        net.unit = unit_share(share, settings)
+        net.coarse = share < settings.half_until
         rate = settings.rate * min(1.0, (step + 1) / settings.warmup) * (1.0 - share)
         value = loss(net, order[position * batch : (position + 1) * batch], step)
         gradients = torch.autograd.grad(value, layers)
@@ -408,7 +442,7 @@ def fit(
     with torch.no_grad():
         for layer, value in zip(layers, state["average"], strict=True):
             layer.copy_(value)
-    net.unit, net.half = 0.0, False
+    net.unit, net.coarse = 0.0, False
     return net
 
 
@@ -457,7 +491,7 @@ def fit_all(log: Log, config: Config, work: Path, control: Control) -> Tensors:
     """The three fits, one after the other, as the 16 tensors of a simulator."""
     customer, page, action = config.action.scales
     plan: dict[str, tuple[NetworkFit, Tensor, float, int, Loss]] = {
-        # Uniform noise enters centred and with unit variance.
+        # The noise is uniform on [0, 1) and enters the network centred.
         "generator": (
             config.generator,
             torch.full((NOISE,), config.generator.scales[0]),
@@ -519,6 +553,7 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--published", type=Path, required=True, help="folder of the .pt files")
     parser.add_argument("--work", type=Path, required=True, help="folder for log and checkpoints")
@@ -532,6 +567,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Log, fit, compare, write; 130 if Ctrl-C was pressed on the way."""
     options = parse(arguments)
     config = dataclasses.replace(Config(), run=options.run)
     config = quick(config) if options.quick else config
@@ -558,8 +594,10 @@ def main(arguments: list[str] | None = None) -> int:
             "fidelity": fidelity(
                 published,
                 fitted,
+                log.found,
                 config.evaluation_sessions,
                 lambda i: random_stream(config.run, PURPOSES["evaluate"], i),
+                control.check,
             ),
         }
     except Stopped:

@@ -28,7 +28,6 @@ from numpy.typing import ArrayLike, NDArray
 from virtualtb_fast.errors import InvalidArgumentError
 
 __all__ = [
-    "PAGE_ITEMS",
     "V0_CONFIG",
     "V0_PUBLISHED_HIGH",
     "V0_SCHEMA",
@@ -39,9 +38,6 @@ __all__ = [
     "Response",
     "Schema",
 ]
-
-PAGE_ITEMS: Final = 10
-"""Items on a page: CTR is clicks / (``PAGE_ITEMS`` x pages)."""
 
 _FEEDBACK_COLUMNS: Final = 3
 """Observation columns after the customer: last clicks, last second head, page."""
@@ -245,6 +241,11 @@ class Response:
         _check_categories("response.second", self.second)
         _check_hidden("response.hidden", self.hidden)
 
+    @property
+    def items(self) -> int:
+        """Items on a page, and so the most clicks: CTR is clicks / (``items`` x pages)."""
+        return self.clicks - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Leave:
@@ -307,7 +308,7 @@ class Config:
     def observation_high(self, schema: Schema) -> NDArray[np.float32]:
         """The largest value of each observation column; the smallest is 0."""
         high = np.ones(schema.observation_width, np.float32)
-        high[schema.clicks_column] = self.response.clicks - 1
+        high[schema.clicks_column] = self.response.items
         high[schema.second_column] = self.response.second - 1
         high[schema.page_column] = self.leave.longest
         return high

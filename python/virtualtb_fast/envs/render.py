@@ -48,9 +48,9 @@ def frame(
     if pages == 0 or page is None:
         return "\n".join([*lines, *_line("page", "none shown yet")])
     lines += _line("action", _action(np.asarray(page["action"], np.float64)))
-    lines += _line("clicks", _bar(int(page["clicks"]), response.clicks - 1))
+    lines += _line("clicks", _bar(int(page["clicks"]), response.items))
     lines += _line("deals", _bar(int(page["deals"]), response.second - 1))
-    slots = pages * (response.clicks - 1)
+    slots = pages * response.items
     lines += _line("CTR", f"{clicks / slots:.4f}  ({clicks} clicks on {slots} items shown)")
     return "\n".join(lines)
 
