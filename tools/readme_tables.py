@@ -75,6 +75,11 @@ def speed(result: dict[str, Any]) -> str:
     )
 
 
+def percent(share: float) -> str:
+    """A signed share in per cent, without a negative zero."""
+    return f"{round(100 * share, 1) + 0.0:+.1f} %"
+
+
 def fidelity(provenance: dict[str, Any]) -> str:
     """The table of the refit against the published networks."""
     result = provenance["fidelity"]
@@ -94,7 +99,7 @@ def fidelity(provenance: dict[str, Any]) -> str:
         row, kl = clicks.get(key), divergence[key]
         ctr = ["", "", ""]
         if row is not None:
-            difference = f"{100 * row['relative_difference']:+.1f} %"
+            difference = percent(row["relative_difference"])
             ctr = [f"{row['published']:.4f}", f"{row['refit']:.4f}", difference]
         table.append(f"| {name} | {' | '.join(ctr)} | {kl['clicks']:.3f} | {kl['second']:.3f} |")
     for key, name in (
@@ -104,9 +109,9 @@ def fidelity(provenance: dict[str, Any]) -> str:
         row = clicks[key]
         table.append(
             f"| {name} | {row['published']:.3f} | {row['refit']:.3f} | "
-            f"{100 * row['relative_difference']:+.1f} % | | |"
+            f"{percent(row['relative_difference'])} | | |"
         )
-    worst = max(field["total_variation"] for field in result["field_marginals"])
+    marginals = " ".join(f"{f['total_variation']:.4f}" for f in result["field_marginals"])
     ks = result["session_length"]["kolmogorov_smirnov"]
     aims = result["aims"]
     log = provenance["log"]
@@ -114,8 +119,8 @@ def fidelity(provenance: dict[str, Any]) -> str:
         [
             *table,
             "",
-            f"{result['sessions']:,} sessions a figure; KL in nat. Customers: every field's "
-            f"marginal within {worst:.4f} total variation. Session lengths: Kolmogorov-Smirnov "
+            f"{result['sessions']:,} sessions a figure; KL in nat. Total variation "
+            f"of the marginals of fields 0 to 10: {marginals}. Session lengths: Kolmogorov-Smirnov "
             f"distance {ks:.4f}. Fitted to {log['pages'] / 1e6:.0f} million logged pages. The aims "
             f"were {aims['kl_nat']} nat and {100 * aims['ctr_relative']:.0f} %: what misses them "
             "is shown as it is.",

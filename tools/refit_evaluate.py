@@ -20,17 +20,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name torch's own documentation uses)
 
-# Sizes of the published networks. They are repeated here, and checked against the files, so that
-# this command needs torch alone and runs before the package is built.
-FIELDS = (8, 8, 11, 11, 11, 11, 2, 2, 3, 18, 3)
-CUSTOMER, ACTION, CLICKS, SECOND, LENGTHS, NOISE = sum(FIELDS), 27, 11, 10, 101, 128
+from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA
+
+FIELDS = tuple(field.size for field in V0_SCHEMA.customer)
+CUSTOMER, ACTION = sum(FIELDS), V0_SCHEMA.action
+CLICKS, SECOND = V0_CONFIG.response.clicks, V0_CONFIG.response.second
+LENGTHS, NOISE = V0_CONFIG.leave.classes, V0_CONFIG.customers.latent
 LAYERS: dict[str, tuple[int, ...]] = {
-    "generator": (NOISE, 128, CUSTOMER),
-    "action": (CUSTOMER + 1 + ACTION, 128, 256, CLICKS + SECOND),
-    "leave": (CUSTOMER, 128, 256, LENGTHS),
+    "generator": (NOISE, *V0_CONFIG.customers.hidden, CUSTOMER),
+    "action": (CUSTOMER + 1 + ACTION, *V0_CONFIG.response.hidden, CLICKS + SECOND),
+    "leave": (CUSTOMER, *V0_CONFIG.leave.hidden, LENGTHS),
 }
 OFFSETS = torch.tensor([sum(FIELDS[:f]) for f in range(len(FIELDS))])
-SLOPE = 0.01  # of LeakyReLU, in all three networks
+SLOPE = V0_CONFIG.slope  # of LeakyReLU, in all three networks
 CHUNK = 16_384  # rows of one forward pass while logging and evaluating
 
 Tensors = dict[str, Tensor]
@@ -294,7 +296,7 @@ def best_constant(
     """The constant action with the highest click-through that we can find.
 
     There are many good actions far from each other, and an ascent ends in the nearest. So we
-    climb from sixteen random directions of several norms and from where the searches of the log
+    climb from 32 random directions of several norms and from where the searches of the log
     ended, each in steps measured by its own norm, and return what does best on fresh pages.
     """
     norms = torch.tensor([0.1, 0.3, 0.6, 1.0]).repeat_interleave(8)[:, None]
