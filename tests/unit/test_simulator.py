@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 import virtualtb_fast as vtb
 from virtualtb_fast import simulator as module
@@ -312,6 +313,34 @@ def test_what_is_no_path_is_refused(shop, path):
     for call in (vtb.load_simulator, vtb.Simulator.load, shop.save):
         with pytest.raises(vtb.InvalidArgumentError, match="path: expected"):
             call(path)
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=100)
+def test_any_text_is_a_simulator_or_one_of_our_errors(text):
+    # Hypothesis reads constants from the sources, and so finds real names.
+    if text in module.embedded_simulators():
+        assert vtb.load_simulator(text).name == text
+        return
+    with pytest.raises(vtb.VirtualTBError):
+        vtb.load_simulator(text)
+
+
+@given(
+    st.sampled_from(["generator", "action", "leave"]),
+    npst.arrays(
+        st.sampled_from([np.float32, np.float64, np.int32]),
+        st.one_of(npst.array_shapes(max_dims=3, max_side=19), st.just((3, 7)), st.just((2, 11))),
+    ),
+)
+@settings(max_examples=100)
+def test_any_array_is_forwarded_or_refused(shop, model, inputs):
+    width = shop.config.layers(shop.schema)[model][0]
+    if inputs.ndim == 2 and inputs.shape[1] == width and inputs.dtype == np.float32:
+        assert shop.forward(model, inputs).shape[0] == len(inputs)
+    else:
+        with pytest.raises(vtb.InvalidArgumentError):
+            shop.forward(model, inputs)
 
 
 def test_missing_files_and_directories_are_refused(shop, tmp_path):

@@ -28,6 +28,7 @@ AutoresetName: TypeAlias = Literal["NextStep", "SameStep", "Disabled"]
 
 RENDER_MODES = ("ansi", "human")
 _SEEDS = 1 << 64
+_FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,8 @@ def _pair(anc: Any) -> tuple[float, float]:
 
 def as_float32(action: Any) -> NDArray[np.float32]:
     """Any array-like of numbers as the native module takes it (VirtualTB-v0's quirk 8)."""
-    if type(action) is np.ndarray and action.dtype == np.float32 and action.flags.c_contiguous:
+    # There is one object for this dtype; to compare contents would take longer.
+    if type(action) is np.ndarray and action.dtype is _FLOAT32 and action.flags.c_contiguous:
         return action
     try:
         array = np.asarray(action)
