@@ -192,3 +192,68 @@ impl<'a> Clock<'a> {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_few_at_a_time() {
+        for threads in [1, 2, 5] {
+            let (started, mut taken) = (AtomicU64::new(0), 0);
+            let work = |index, _: &dyn Fn() -> bool| {
+                started.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(100 * (7 - index % 7)));
+                index
+            };
+            let take = |index| {
+                assert_eq!(index, taken);
+                assert!(started.load(Ordering::Relaxed) <= taken + 2 * threads as u64);
+                taken += 1;
+                Ok(ControlFlow::Continue(()))
+            };
+            ordered(threads, 100, work, take, &|| Ok(())).unwrap();
+            assert_eq!(taken, 100);
+        }
+    }
+
+    #[test]
+    fn breaking_off_and_errors_end_the_work() {
+        for threads in [1, 3] {
+            let mut taken = 0;
+            let work = |index, _: &dyn Fn() -> bool| index;
+            let take = |index: u64| {
+                taken += 1;
+                Ok(if index == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            };
+            ordered(threads, u64::MAX, work, take, &|| Ok(())).unwrap();
+            assert_eq!(taken, 5);
+            let take = |_: u64| Err(Error::State("no".into()));
+            assert!(ordered(threads, 9, work, take, &|| Ok(())).is_err());
+        }
+    }
+
+    #[test]
+    fn a_tick_reaches_into_long_work() {
+        for threads in [1, 3] {
+            let work = |_, go_on: &dyn Fn() -> bool| {
+                while go_on() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            let take = |()| Ok(ControlFlow::Continue(()));
+            let outcome = ordered(threads, 9, work, take, &|| Err(Error::Interrupted));
+            assert!(matches!(outcome, Err(Error::Interrupted)));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_the_work_reaches_the_caller() {
+        let work = |index: u64, _: &dyn Fn() -> bool| assert_ne!(index, 3, "as planned");
+        let take = |()| Ok(ControlFlow::Continue(()));
+        let run = || ordered(3, 9, work, take, &|| Ok(()));
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+    }
+}

@@ -133,7 +133,7 @@ impl NetworkConfig {
     }
 
     /// Name and shape of every tensor.
-    fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
+    pub(super) fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let mut expected = vec![
             ("observation.mean".into(), vec![self.inputs()]),
             ("observation.sd".into(), vec![self.inputs()]),
