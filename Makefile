@@ -65,8 +65,9 @@ wheel: $(VENV)/.base ## Build the wheel, install it into a fresh environment, ex
 	rm -rf dist && $(BIN)/maturin build --release --out dist --quiet
 	$(BIN)/python tools/check_wheel.py dist
 
-refit: $(VENV)/.test $(VENV)/.built ## Refit the embedded simulator: make refit PUBLISHED=directory
-	$(BIN)/python tools/refit_virtualtb_v0.py --published "$(PUBLISHED)" \
+refit: $(VENV)/.test $(VENV)/.built ## Refit the embedded simulator: make refit PUBLISHED=folder
+	$(BIN)/python tools/refit_virtualtb_v0.py --published "$(PUBLISHED)" --work target/refit \
+		--out-tensors target/refit/refit.safetensors --report target/refit/report.json \
 		--out python/virtualtb_fast/data/virtualtb-v0-refit.safetensors
 
 clean: ## Remove what was built

@@ -27,7 +27,7 @@ use crate::session::{Arrival, Sessions, Workspace, refused_value};
 use crate::simulator::{LARGEST_ACTION, Simulator};
 
 /// More environments than this are taken for a mistake.
-pub const MOST_ENVS: usize = 1 << 26;
+pub const MOST_ENVS: usize = 1 << 24;
 /// Environments of a chunk at most: their states pass through the second-level cache.
 const MOST_LANES: usize = 8 * TILE;
 /// Chunks for each thread, so that the last ones to finish leave little idle time.
@@ -422,8 +422,8 @@ impl Share<'_> {
         if rules.clip && actions.iter().any(outside) {
             executed.clear();
             executed.extend(actions.iter().map(|value| value.clamp(low, high)));
-            for (clipped, action) in self.clipped.iter_mut().zip(actions.chunks(size)) {
-                *clipped = action.iter().any(outside);
+            for lane in playing.iter().copied() {
+                self.clipped[lane] = actions[lane * size..][..size].iter().any(outside);
             }
             executed_actions = executed;
         }

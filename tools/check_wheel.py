@@ -39,18 +39,19 @@ def main() -> None:
         raise SystemExit(f"expected a wheel of at most {LARGEST} bytes, got {size}")
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
-        python = str(Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python")
+        programs = Path(folder) / ("Scripts" if os.name == "nt" else "bin")
         # Neither cargo nor anything else of the developer's: only the system's own programs.
         environment = {**os.environ, "PATH": "/usr/bin:/bin"}
         environment.pop("PYTHONPATH", None)
 
-        def run(*arguments: str) -> None:
-            subprocess.run([python, *arguments], check=True, env=environment, cwd=folder)
+        def run(program: str, *arguments: str) -> None:
+            command = [str(programs / program), *arguments]
+            subprocess.run(command, check=True, env=environment, cwd=folder)
 
-        run("-m", "pip", "install", "--quiet", str(wheel.resolve()))
-        run("-c", EXERCISE)
-        run("-m", "virtualtb_fast.cli", "info")
-        run("-m", "virtualtb_fast.cli", "rollout", "--sessions", "2000", "--out", "logs.parquet")
+        run("python", "-m", "pip", "install", "--quiet", str(wheel.resolve()))
+        run("python", "-c", EXERCISE)
+        run("virtualtb-fast", "info")
+        run("virtualtb-fast", "rollout", "--sessions", "2000", "--out", "logs.parquet")
 
 
 if __name__ == "__main__":

@@ -20,17 +20,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name torch's own documentation uses)
 
-# Sizes of the published networks. They are repeated here, and checked against the files, so that
-# this command needs torch alone and runs before the package is built.
-FIELDS = (8, 8, 11, 11, 11, 11, 2, 2, 3, 18, 3)
-CUSTOMER, ACTION, CLICKS, SECOND, LENGTHS, NOISE = sum(FIELDS), 27, 11, 10, 101, 128
+from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA
+
+FIELDS = tuple(field.size for field in V0_SCHEMA.customer)
+CUSTOMER, ACTION = sum(FIELDS), V0_SCHEMA.action
+CLICKS, SECOND = V0_CONFIG.response.clicks, V0_CONFIG.response.second
+LENGTHS, NOISE = V0_CONFIG.leave.classes, V0_CONFIG.customers.latent
 LAYERS: dict[str, tuple[int, ...]] = {
-    "generator": (NOISE, 128, CUSTOMER),
-    "action": (CUSTOMER + 1 + ACTION, 128, 256, CLICKS + SECOND),
-    "leave": (CUSTOMER, 128, 256, LENGTHS),
+    "generator": (NOISE, *V0_CONFIG.customers.hidden, CUSTOMER),
+    "action": (CUSTOMER + 1 + ACTION, *V0_CONFIG.response.hidden, CLICKS + SECOND),
+    "leave": (CUSTOMER, *V0_CONFIG.leave.hidden, LENGTHS),
 }
 OFFSETS = torch.tensor([sum(FIELDS[:f]) for f in range(len(FIELDS))])
-SLOPE = 0.01  # of LeakyReLU, in all three networks
+SLOPE = V0_CONFIG.slope  # of LeakyReLU, in all three networks
 CHUNK = 16_384  # rows of one forward pass while logging and evaluating
 
 Tensors = dict[str, Tensor]
@@ -132,7 +134,9 @@ def forward(tensors: Tensors, model: str, x: Tensor) -> Tensor:
     """The logits of one network."""
     last = len(LAYERS[model]) - 2
     for layer in range(last + 1):
-        x = F.linear(x, tensors[f"{model}.{2 * layer}.weight"], tensors[f"{model}.{2 * layer}.bias"])
+        x = F.linear(
+            x, tensors[f"{model}.{2 * layer}.weight"], tensors[f"{model}.{2 * layer}.bias"]
+        )
         if layer < last:
             x = F.leaky_relu(x, SLOPE)
     return x
@@ -286,14 +290,19 @@ def divergences(
     }
 
 
-def best_constant(tensors: Tensors, visits: Visits, steps: int, rng: torch.Generator) -> Tensor:
-    """The constant action with the highest click-through that gradient ascent finds.
+def best_constant(
+    tensors: Tensors, visits: Visits, found: Tensor, steps: int, rng: torch.Generator
+) -> Tensor:
+    """The constant action with the highest click-through that we can find.
 
-    Starts of several norms climb together, each in steps measured by its own norm; the one that
-    does best on fresh pages is returned.
+    There are many good actions far from each other, and an ascent ends in the nearest. So we
+    climb from 32 random directions of several norms and from where the searches of the log
+    ended, each in steps measured by its own norm, and return what does best on fresh pages.
     """
-    norms = torch.tensor([0.03, 0.1, 0.3, 1.0]).repeat_interleave(4)[:, None]
-    point = directions(len(norms), rng).requires_grad_()
+    norms = torch.tensor([0.1, 0.3, 0.6, 1.0]).repeat_interleave(8)[:, None]
+    starts = torch.cat([directions(len(norms), rng) * norms, found])
+    norms = starts.norm(dim=1, keepdim=True)
+    point = (starts / norms).requires_grad_()
     optimiser = torch.optim.Adam([point], lr=0.05)
 
     def score(pages: int) -> Tensor:
@@ -307,18 +316,25 @@ def best_constant(tensors: Tensors, visits: Visits, steps: int, rng: torch.Gener
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = 0.05 * (1 - step / steps)
         optimiser.zero_grad()
-        (-score(128).sum()).backward()
+        (-score(256).sum()).backward()
         optimiser.step()
     with torch.no_grad():
-        return (point * norms)[score(1_000).argmax()].clone()
+        return (point * norms)[score(2_000).argmax()].clone()
 
 
-def field_marginals(customers: Tensor) -> list[Tensor]:
-    """Shares of the categories of each field."""
-    return [
-        torch.bincount(customers[:, f].long(), minlength=size).double() / len(customers)
-        for f, size in enumerate(FIELDS)
-    ]
+@torch.no_grad()
+def field_marginals(tensors: Tensors, customers: int, rng: torch.Generator) -> list[Tensor]:
+    """Shares of the categories of each field: the mean of the exact shares given the noise.
+
+    Counting sampled customers instead would put a total variation of up to 0.005 between two
+    samples of 100,000 from one generator, which is as much as we want to measure.
+    """
+    total = torch.zeros(sum(FIELDS), dtype=torch.float64)
+    for rows in torch.arange(customers).split(CHUNK):
+        logits = forward(tensors, "generator", torch.rand(len(rows), NOISE, generator=rng))
+        shares = torch.cat([field.softmax(1) for field in logits.split(FIELDS, 1)], 1)
+        total += shares.double().sum(0)
+    return list((total / customers).split(FIELDS))
 
 
 def length_distance(a: Tensor, b: Tensor) -> float:
@@ -329,7 +345,9 @@ def length_distance(a: Tensor, b: Tensor) -> float:
 
 def length_figures(lengths: Tensor) -> dict[str, Any]:
     """Mean and quantiles of session lengths in pages."""
-    quantiles = torch.quantile(lengths.double(), torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9, 0.99]).double())
+    quantiles = torch.quantile(
+        lengths.double(), torch.tensor([0.1, 0.25, 0.5, 0.75, 0.9, 0.99]).double()
+    )
     return {
         "mean": round(float(lengths.double().mean()), 4),
         "quantiles_10_25_50_75_90_99": [int(q) for q in quantiles],
@@ -337,16 +355,24 @@ def length_figures(lengths: Tensor) -> dict[str, Any]:
 
 
 def fidelity(
-    published: Tensors, fitted: Tensors, sessions: int, stream: Callable[[int], torch.Generator]
+    published: Tensors,
+    fitted: Tensors,
+    found: Tensor,
+    sessions: int,
+    stream: Callable[[int], torch.Generator],
+    check: Callable[[], None],
 ) -> dict[str, Any]:
-    """The whole table. `stream(i)` gives independent random streams.
+    """The whole table.
 
-    The aims stand beside the figures, and every figure that has one says whether it was reached.
+    `stream(i)` gives independent random streams, and `check` may raise between two figures. The
+    aims stand beside the figures, and every figure that has one says whether it was reached.
     """
     truth, model = visit(published, sessions, stream(0)), visit(fitted, sessions, stream(1))
     fields = []
     for f, (p, q) in enumerate(
-        zip(field_marginals(truth.customers), field_marginals(model.customers), strict=True)
+        zip(
+            *(field_marginals(net, sessions, stream(2)) for net in (published, fitted)), strict=True
+        )
     ):
         distance = float((p - q).abs().sum() / 2)
         fields.append(
@@ -358,14 +384,14 @@ def fidelity(
                 "reached": distance < FIELD_AIM,
             }
         )
-    kl = {
-        name: divergences(published, fitted, truth, name, stream(10 + i))
-        for i, name in enumerate(("uniform", "zero", "gaussian:0.1", "norm:0.03"))
-    }
-    steps = 300 if sessions >= 10_000 else 20
+    kl = {}
+    for i, name in enumerate(("uniform", "zero", "gaussian:0.1", "norm:0.03")):
+        check()
+        kl[name] = divergences(published, fitted, truth, name, stream(10 + i))
+    steps = 400 if sessions >= 10_000 else 20
     best = {
-        "published": best_constant(published, truth, steps, stream(20)),
-        "refit": best_constant(fitted, model, steps, stream(21)),
+        "published": best_constant(published, truth, found, steps, stream(20)),
+        "refit": best_constant(fitted, model, found, steps, stream(21)),
     }
     policies = {
         "uniform": ("uniform", best["published"]),
@@ -374,16 +400,18 @@ def fidelity(
         "best constant of the published networks": ("constant", best["published"]),
         "best constant of the refit": ("constant", best["refit"]),
     }
-    ctr = {}
+    ctr: dict[str, dict[str, Any]] = {}
     for i, (title, (name, action)) in enumerate(policies.items()):
+        check()
         a = mean_ctr(published, truth, name, action, stream(30 + i))
         b = mean_ctr(fitted, model, name, action, stream(40 + i))
         ctr[title] = {
             "published": round(a, 5),
             "refit": round(b, 5),
             "relative_difference": round(b / a - 1, 5),
-            "reached": abs(b / a - 1) <= CTR_AIM,
         }
+        if title != "best constant of the refit":  # an exploit of the fit, reported without aim
+            ctr[title]["reached"] = abs(b / a - 1) <= CTR_AIM
     return {
         "sessions": sessions,
         "pages": {"published": len(truth.session), "refit": len(model.session)},

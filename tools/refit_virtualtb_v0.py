@@ -9,10 +9,11 @@ a loss. They come back once, at the end, as the yardstick of the fidelity table.
     python tools/refit_virtualtb_v0.py --published DIR --work DIR \
         --out-tensors refit.safetensors --report report.json [--out simulator.safetensors]
 
-The steps, in the order of this file:
+The steps:
 
-1. `find_good_actions`: a cross-entropy search that sees nothing but sampled clicks.
-2. `log_shard`: sessions under actions whose norm is log-uniform, a fifth of them near good ones.
+1. `refit_log.find_good_actions`: a cross-entropy search that sees nothing but sampled clicks.
+2. `refit_log.log_shard`: sessions under actions whose norm is log-uniform, a fifth of them near
+   good ones.
 3. `fit`: one loop of Adam with an average of the weights, used for all three networks.
 4. `generator_loss`, `leave_loss`, `action_loss`: the three likelihoods.
 5. `export`: the 16 tensors, with every input scaling folded into the first layers.
@@ -25,10 +26,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
+import functools
+import itertools
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -36,9 +37,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (the name torch's own documentation uses)
+
 from refit_evaluate import (
     ACTION,
-    CHUNK,
     CLICKS,
     CUSTOMER,
     FIELDS,
@@ -46,265 +49,49 @@ from refit_evaluate import (
     NOISE,
     SLOPE,
     Tensors,
-    directions,
-    draw_sessions,
     fidelity,
     one_hot,
     page_input,
-    page_rows,
     random_stream,
     read_published,
-    respond,
     write_beside,
     write_safetensors,
 )
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812  (the name torch's own documentation uses)
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkFit:
-    """How one network is fitted."""
-
-    visits: int
-    """Training rows seen in all, counting repeats; the length of the fit."""
-    batch: int
-    """Rows of one gradient step."""
-    rate: float
-    """Adam's learning rate after the warm-up; it falls linearly to zero."""
-    scales: tuple[float, ...]
-    """Factors on the inputs (see `input_scale`), folded into the first layer at export."""
-    warmup: int = 100
-    """Steps over which the rate grows from zero."""
-    average: float = 0.999
-    """Decay of the running average of the weights, which is what is exported."""
-    unit_until: float = 0.0
-    """Share of the fit over which inputs move from unit length to their own (see `Net`)."""
-    half_until: float = 0.0
-    """Share of the fit run in bfloat16, which is twice as fast and too coarse for the end."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Everything that decides the result, apart from the published files."""
-
-    run: int = 11
-    """Run number r of the base seed `(r << 32) | (purpose << 24)`."""
-    shards: int = 30
-    """Independent pieces of the log."""
-    sessions: int = 130_000
-    """Sessions in a shard, about 7.7 pages each: 30 shards hold 30 million pages."""
-    norm_low: float = 0.003
-    """Smallest norm of a logged action."""
-    norm_high: float = 5.0
-    """Largest norm of a logged action; between the two the norm is log-uniform."""
-    good_share: float = 0.2
-    """Share of the pages shown an action near one that the search found good."""
-    good_spread: tuple[float, float] = (0.01, 1.0)
-    """Distance to the good action as a share of its norm, log-uniform between the two."""
-    search_widths: tuple[float, ...] = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6)
-    """Starting standard deviations of the searches, so that there are good actions of all norms."""
-    search_rounds: int = 40
-    """Rounds of a search."""
-    search_population: int = 192
-    """Actions tried in a round; an eighth are kept."""
-    search_pages: int = 256
-    """Pages on which each action of a round is tried."""
-    latents: int = 256
-    """Noise draws that share one likelihood estimate of the generator."""
-    generator: NetworkFit = NetworkFit(8_000_000, 2048, 2e-3, (1.0,))
-    """The customer generator; rows are sessions."""
-    leave: NetworkFit = NetworkFit(16_000_000, 1024, 1e-3, (3.0,))
-    """The session length network; rows are sessions."""
-    action: NetworkFit = NetworkFit(
-        150_000_000, 2048, 5e-3, (10.0, 4.0, 100.0), unit_until=0.7, half_until=0.8
-    )
-    """The response network; rows are pages. An action unit moves the published network about
-    ten times as far as a customer bit does and twenty-five times as far as a page does; these
-    scales let Adam, whose steps are the same for every weight, move them alike."""
-    evaluation_sessions: int = 100_000
-    """Sessions behind each figure of the fidelity table."""
-
-
-def quick(config: Config) -> Config:
-    """The whole pipeline in well under a minute, for tests; its weights are of no use."""
-    small = dict(batch=512)
-    return dataclasses.replace(
-        config,
-        shards=2,
-        sessions=2_000,
-        search_widths=(0.02, 0.2),
-        search_rounds=5,
-        search_population=64,
-        search_pages=32,
-        latents=64,
-        generator=dataclasses.replace(config.generator, visits=60_000, **small),
-        leave=dataclasses.replace(config.leave, visits=60_000, **small),
-        action=dataclasses.replace(config.action, visits=300_000, **small),
-        evaluation_sessions=1_000,
-    )
-
-
-class Stopped(Exception):
-    """Ctrl-C was pressed; what was done so far is on disk."""
-
-
-class Control:
-    """Notes Ctrl-C, so that work stops between two steps, never inside a write."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGINT, self._note)
-
-    def _note(self, *_: object) -> None:
-        self.asked = True
-
-    def check(self) -> None:
-        if self.asked:
-            raise Stopped
-
-
-PURPOSES = {"search": 1, "log": 2, "generator": 3, "leave": 4, "action": 5, "evaluate": 6}
-
-
-def show(text: str, done: bool = False) -> None:
-    """Progress on standard error: one line rewritten on a terminal, plain lines in a log."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="\n" if done else "", file=sys.stderr, flush=True)
-    else:
-        print(text, file=sys.stderr, flush=True)
-
-
-# ------------------------------------------------------------------ 1 and 2: the log
-
-
-def log_uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor:
-    """A column of numbers whose logarithm is uniform."""
-    u = torch.rand(count, 1, generator=rng)
-    return torch.exp(math.log(low) + u * math.log(high / low))
-
-
-def find_good_actions(published: Tensors, config: Config, control: Control) -> Tensor:
-    """Actions that earn many clicks, found as a shop would: by showing pages and counting.
-
-    The best of every round are kept, not of the last alone: the path of a search covers the
-    ground between ordinary and best actions, which is where a policy that learns will walk.
-    """
-    rng = random_stream(config.run, PURPOSES["search"])
-    customers, lengths = draw_sessions(published, 8_000, rng)
-    session, page = page_rows(lengths)
-    keep, good = config.search_population // 8, []
-    for number, width in enumerate(2 * config.search_widths):
-        mean, spread, clicks = torch.zeros(ACTION), torch.full((ACTION,), width), torch.zeros(1)
-        for done in range(config.search_rounds):
-            control.check()
-            tried = torch.randn(config.search_population, ACTION, generator=rng) * spread + mean
-            shown = torch.randint(len(session), (config.search_pages,), generator=rng)
-            clicks, _ = respond(
-                published,
-                customers[session[shown]].repeat(len(tried), 1),
-                page[shown].repeat(len(tried)),
-                tried.repeat_interleave(len(shown), 0),
-                rng,
-            )
-            score = clicks.view(len(tried), -1).float().mean(1)
-            best = tried[score.topk(keep).indices]
-            good.append(best)
-            floor = 0.02 * width * 0.97**done  # a search must not freeze before it is done
-            mean = 0.3 * mean + 0.7 * best.mean(0)
-            spread = 0.3 * spread + 0.7 * (best.std(0) + floor)
-        ctr, norm = float(clicks.float().mean() / 10), float(mean.norm())
-        show(f"search {number + 1}: click-through {ctr:.3f} at norm {norm:.3f}")
-    return torch.cat(good)
-
-
-def log_shard(published: Tensors, good: Tensor, index: int, config: Config) -> Tensors:
-    """One shard of sessions with a fresh engine action on every page.
-
-    Actions are rounded to float16 BEFORE they are shown, so that the compact log holds exactly
-    what the customers saw.
-    """
-    rng = random_stream(config.run, PURPOSES["log"], index)
-    customers, lengths = draw_sessions(published, config.sessions, rng)
-    session, page = page_rows(lengths)
-    columns: dict[str, list[Tensor]] = {"actions": [], "clicks": [], "second": []}
-    for rows in torch.arange(len(session)).split(CHUNK):
-        direction = directions(len(rows), rng)
-        action = direction * log_uniform(len(rows), config.norm_low, config.norm_high, rng)
-        near = torch.rand(len(rows), generator=rng) < config.good_share
-        centre = good[torch.randint(len(good), (int(near.sum()),), generator=rng)]
-        distance = log_uniform(len(centre), *config.good_spread, rng)
-        action[near] = centre + direction[near] * distance * centre.norm(dim=1, keepdim=True)
-        action = action.half()
-        shown = action.float()
-        clicks, second = respond(published, customers[session[rows]], page[rows], shown, rng)
-        columns["actions"].append(action)
-        columns["clicks"].append(clicks.to(torch.uint8))
-        columns["second"].append(second.to(torch.uint8))
-    return {"customers": customers, "lengths": lengths} | {
-        name: torch.cat(parts) for name, parts in columns.items()
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class Log:
-    """The whole log in memory: all that the fits ever see."""
-
-    customers: Tensor
-    lengths: Tensor
-    actions: Tensor
-    clicks: Tensor
-    second: Tensor
-    session: Tensor
-    page: Tensor
-    digest: str
-
-
-def make_log(published: Tensors, config: Config, work: Path, control: Control) -> Log:
-    """Log all shards, or read back those that an earlier run left, and join them."""
-    path = work / "good_actions.pt"
-    if not path.exists():
-        good = find_good_actions(published, config, control)
-        write_beside(path, lambda partial: torch.save(good, partial))
-    good = torch.load(path, weights_only=True)
-    shards: list[Tensors] = []
-    for index in range(config.shards):
-        control.check()
-        path = work / f"shard_{index:03d}.pt"
-        if not path.exists():
-            shard = log_shard(published, good, index, config)
-            write_beside(path, lambda partial, shard=shard: torch.save(shard, partial))
-        shards.append(torch.load(path, weights_only=True))
-        pages = sum(len(shard["clicks"]) for shard in shards)
-        show(f"log: shard {index + 1} of {config.shards}, {pages:,} pages")
-    digest = hashlib.sha256()
-    for shard in shards:
-        for name in sorted(shard):
-            digest.update(shard[name].contiguous().view(torch.uint8).numpy().tobytes())
-    joined = {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
-    session, page = page_rows(joined["lengths"])
-    return Log(**joined, session=session.int(), page=page.to(torch.uint8), digest=digest.hexdigest())
-
+from refit_log import (
+    PURPOSES,
+    Config,
+    Control,
+    Log,
+    NetworkFit,
+    Stopped,
+    make_log,
+    quick,
+    show,
+)
 
 # ------------------------------------------------------------------ 3: one loop for all fits
+
+
+UNIT_LENGTH = 5.0  # about that of a customer's eleven bits at the scale that they are given
 
 
 class Net(torch.nn.Module):
     """One network with scaled inputs, each layer one matrix whose last column is the bias.
 
     The published response network is nearly homogeneous: twice the input gives twice the logits,
-    up to thousands of nats for actions at the edge of the box. Trained as it stands, the far
-    actions own the gradient. With `unit` = 1 every input is therefore shrunk to one length, which
-    for a homogeneous network only sets a temperature; the fit lowers `unit` to 0 on its way.
+    up to thousands of nats for actions at the edge of the box. Trained as it stands, far actions
+    own the gradient, and a fit that is still wrong somewhere is punished most for being sure.
+    With `unit` = 1 every input is therefore shrunk to one length, which for a homogeneous network
+    only sets a temperature; the fit learns like that, and lowers `unit` to 0 once it has learned.
     """
 
     def __init__(self, model: str, scale: Tensor, shift: float, rng: torch.Generator) -> None:
         super().__init__()
         sizes = LAYERS[model]
         self.model, self.scale, self.shift = model, scale, shift
-        self.unit, self.half = 0.0, False
+        self.unit, self.coarse = 0.0, False
         self.layers = torch.nn.ParameterList()
-        for i, o in zip(sizes[:-1], sizes[1:], strict=True):
+        for i, o in itertools.pairwise(sizes):
             weight = torch.randn(o, i + 1, generator=rng) / math.sqrt(i)
             weight[:, -1] = 0.0
             self.layers.append(torch.nn.Parameter(weight))
@@ -312,10 +99,11 @@ class Net(torch.nn.Module):
             self.layers[-1].zero_()
 
     def forward(self, x: Tensor) -> Tensor:
+        """The logits, always float32."""
         x = (x - self.shift) * self.scale
         if self.unit > 0:
             x = x * (UNIT_LENGTH / (1.0 + x.norm(dim=1, keepdim=True))) ** self.unit
-        dtype = torch.bfloat16 if self.half else torch.float32
+        dtype = torch.bfloat16 if self.coarse else torch.float32
         x = x.to(dtype)
         for layer in self.layers:
             weight = layer.to(dtype)
@@ -325,12 +113,17 @@ class Net(torch.nn.Module):
         return x.float()
 
 
-UNIT_LENGTH = 30.0  # about the length of a customer's eleven bits at the scale used for them
-
-
 Loss = Callable[[Net, Tensor, int], Tensor]
 BETA1, BETA2 = 0.9, 0.99  # Adam's decays
 REPORT_SECONDS, CHECKPOINT_SECONDS = 10.0, 60.0  # neither changes the result
+
+
+def unit_share(share: float, settings: NetworkFit) -> float:
+    """How far inputs are shrunk to unit length once a share of the fit is done."""
+    if share >= settings.unit_until:
+        return 0.0
+    span = settings.unit_until - settings.unit_from
+    return min(1.0, (settings.unit_until - share) / span)
 
 
 def fit(
@@ -366,7 +159,7 @@ def fit(
 
     def save(step: int) -> None:
         state["step"], state["layers"] = step, [layer.detach() for layer in layers]
-        write_beside(path, lambda partial: torch.save(state, partial))
+        write_beside(path, functools.partial(torch.save, state))
 
     order_pass, order = -1, torch.empty(0)
     begun = reported = saved = time.monotonic()
@@ -378,8 +171,8 @@ def fit(
             stream = random_stream(run, PURPOSES[net.model], 1 + number)
             order_pass, order = number, torch.randperm(rows, generator=stream)
         share = step / steps
-        net.unit = max(0.0, 1.0 - share / settings.unit_until) if settings.unit_until else 0.0
-        net.half = share < settings.half_until
+        net.unit = unit_share(share, settings)
+        net.coarse = share < settings.half_until
         rate = settings.rate * min(1.0, (step + 1) / settings.warmup) * (1.0 - share)
         value = loss(net, order[position * batch : (position + 1) * batch], step)
         gradients = torch.autograd.grad(value, layers)
@@ -408,7 +201,7 @@ def fit(
     with torch.no_grad():
         for layer, value in zip(layers, state["average"], strict=True):
             layer.copy_(value)
-    net.unit, net.half = 0.0, False
+    net.unit, net.coarse = 0.0, False
     return net
 
 
@@ -457,7 +250,7 @@ def fit_all(log: Log, config: Config, work: Path, control: Control) -> Tensors:
     """The three fits, one after the other, as the 16 tensors of a simulator."""
     customer, page, action = config.action.scales
     plan: dict[str, tuple[NetworkFit, Tensor, float, int, Loss]] = {
-        # Uniform noise enters centred and with unit variance.
+        # The noise is uniform on [0, 1) and enters the network centred.
         "generator": (
             config.generator,
             torch.full((NOISE,), config.generator.scales[0]),
@@ -519,6 +312,7 @@ def claim(work: Path, settings: dict[str, Any]) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--published", type=Path, required=True, help="folder of the .pt files")
     parser.add_argument("--work", type=Path, required=True, help="folder for log and checkpoints")
@@ -532,6 +326,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Log, fit, compare, write; 130 if Ctrl-C was pressed on the way."""
     options = parse(arguments)
     config = dataclasses.replace(Config(), run=options.run)
     config = quick(config) if options.quick else config
@@ -558,8 +353,10 @@ def main(arguments: list[str] | None = None) -> int:
             "fidelity": fidelity(
                 published,
                 fitted,
+                log.found,
                 config.evaluation_sessions,
                 lambda i: random_stream(config.run, PURPOSES["evaluate"], i),
+                control.check,
             ),
         }
     except Stopped:

@@ -75,8 +75,10 @@ class SessionBatch:
     def reset(
         self, seeds: NDArray[np.uint64] | None, mask: NDArray[np.bool_] | None
     ) -> NDArray[np.float32]:
-        """New sessions in the masked environments (all, without a mask): of new streams, session
-        0, where ``seeds`` (N, uint64) are given; else the next session of each stream. (N, D)."""
+        """Starts sessions in the masked environments (all, without a mask); observations (N, D).
+
+        Session 0 of new streams with ``seeds`` (N, uint64), else each stream's next session.
+        """
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[
@@ -84,7 +86,7 @@ class SessionBatch:
         NDArray[np.float64],  # rewards (N,)
         NDArray[np.bool_],  # terminated (N,)
         NDArray[np.bool_],  # truncated (N,)
-        dict[str, NDArray[Any]],  # clicks i64, deals i64, CTR f64, raw_reward f64, clipped bool; (N,)
+        dict[str, NDArray[Any]],  # clicks, deals i64; CTR, raw_reward f64; clipped bool; (N,)
         NDArray[np.int64],  # with SameStep: the environments that finished (K,), ascending
         NDArray[np.float32],  # with SameStep: their final observations (K, D)
     ]: ...
@@ -111,8 +113,11 @@ class Log:
 
     def __len__(self) -> int: ...
     def columns(self) -> dict[str, NDArray[Any]]:
-        """NumPy views, read-only, no copy: session i64, page i16, day i16, customer u8 (R, fields),
-        action f32 (R, A), action_logp f32, clicks u8, second u8, outcome u8 codes, units u16."""
+        """NumPy views, read-only, no copy.
+
+        session i64, page i16, day i16, customer u8 (R, fields), action f32 (R, A), action_logp
+        f32, clicks u8, second u8, outcome u8 codes, units u16.
+        """
     def metadata(self) -> dict[str, str]: ...
     def digest(self) -> str:
         """SHA-256 of schema and columns."""
@@ -176,4 +181,5 @@ def rollout(
     A function must return float32 (n, A), C-contiguous; ``name`` is what logs call it. The
     dictionary holds exact counters: pages, sessions, clicks, second, pages_with_click; sums over
     sessions clicks_squared, pages_squared, clicks_times_pages; arrays (i64) sessions_by_length,
-    clicks_by_page, pages_by_page."""
+    clicks_by_page, pages_by_page.
+    """

@@ -1,0 +1,81 @@
+"""A fast, reproducible simulator of an online shop's customers (Virtual-Taobao).
+
+``load_simulator`` and ``import_published`` give a `Simulator`; ``rollout`` plays sessions with it;
+importing this package registers the Gymnasium environments ``VirtualTB-v0`` (as published) and
+``VirtualTB-v1`` (clean semantics).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from virtualtb_fast import envs as _envs
+from virtualtb_fast.errors import (
+    FileFormatError,
+    InvalidActionError,
+    InvalidArgumentError,
+    MissingExtraError,
+    OutputError,
+    PolicyError,
+    StateError,
+    VirtualTBError,
+)
+
+if TYPE_CHECKING:
+    from virtualtb_fast._core import __version__
+    from virtualtb_fast.published import import_published
+    from virtualtb_fast.rollout import rollout
+    from virtualtb_fast.simulator import Simulator, load_simulator
+
+__all__ = [
+    "FileFormatError",
+    "InvalidActionError",
+    "InvalidArgumentError",
+    "MissingExtraError",
+    "OutputError",
+    "PolicyError",
+    "Simulator",
+    "StateError",
+    "VirtualTBError",
+    "__version__",
+    "import_published",
+    "load_simulator",
+    "rollout",
+]
+
+_LAZY = {
+    "Simulator": "virtualtb_fast.simulator",
+    "__version__": "virtualtb_fast._core",
+    "import_published": "virtualtb_fast.published",
+    "load_simulator": "virtualtb_fast.simulator",
+    "rollout": "virtualtb_fast.rollout",
+}
+"""Names whose module is imported when they are first asked for: the import stays cheap."""
+
+_envs.register()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+class _Package(ModuleType):
+    """This package: ``rollout`` stays the function when the module of that name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "rollout" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

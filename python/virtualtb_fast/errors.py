@@ -1,0 +1,48 @@
+"""Every error that this package raises on purpose, as one tree.
+
+Each is also the built-in error that a caller would expect, so ``except ValueError`` keeps working.
+Messages name what was expected and what was got. The native module raises the same classes.
+"""
+
+__all__ = [
+    "FileFormatError",
+    "InvalidActionError",
+    "InvalidArgumentError",
+    "MissingExtraError",
+    "OutputError",
+    "PolicyError",
+    "StateError",
+    "VirtualTBError",
+]
+
+
+class VirtualTBError(Exception):
+    """The root of the tree: ``except VirtualTBError`` catches all of it."""
+
+
+class InvalidArgumentError(VirtualTBError, ValueError):
+    """An argument has a wrong type, shape or value. Nothing was changed."""
+
+
+class InvalidActionError(VirtualTBError, ValueError):
+    """An action has a wrong shape or dtype, or is not finite. No environment moved."""
+
+
+class StateError(VirtualTBError, RuntimeError):
+    """A call that is not possible now: a step before a reset, after the end, or after close."""
+
+
+class FileFormatError(VirtualTBError, ValueError):
+    """A file is not of the form it should have, was cut short, or was altered."""
+
+
+class OutputError(VirtualTBError, OSError):
+    """The operating system refused to read or write a file, or the output is there already."""
+
+
+class PolicyError(VirtualTBError, RuntimeError):
+    """A policy given as a Python callable failed, or returned something that is no action."""
+
+
+class MissingExtraError(VirtualTBError, ImportError):
+    """An optional dependency is not installed; the message says what to install."""

@@ -1,0 +1,322 @@
+"""Simulators: frozen customer networks, their files, and the ones that come with the package."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtualtb_fast import _core
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError
+from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA, Config, Schema
+
+__all__ = ["DEFAULT", "Simulator", "embedded_simulators", "load_simulator"]
+
+DEFAULT = "virtualtb-v0-refit"
+"""The name of the simulator that everything uses unless told otherwise."""
+
+_SUFFIX = ".safetensors"
+
+Kind = TypeVar("Kind")
+
+_alive: weakref.WeakValueDictionary[str, Simulator] = weakref.WeakValueDictionary()
+"""Unpickled simulators by digest, so that a thousand environments sent to a worker share one."""
+
+
+class Simulator:
+    """Frozen customer networks: who comes, how a page is answered, when a session ends.
+
+    A simulator never changes, so copies are the object itself, equality is equality of content
+    (`digest`), and one may be shared by any number of environments and threads. Pickles hold the
+    bytes of its file.
+
+    Make one with `load_simulator`, `import_published`, `Simulator.load` or
+    `Simulator.from_tensors`.
+    """
+
+    __slots__ = ("__weakref__", "_config", "_native", "_schema")
+
+    _native: _core.Simulator
+    _schema: Schema
+    _config: Config
+
+    def __init__(self, native: _core.Simulator, origin: str = "simulator") -> None:
+        """Wraps a native simulator; callers outside the package use the functions above."""
+        self._native = _require("native", native, _core.Simulator)
+        try:
+            self._schema = Schema.from_json(native.schema)
+            self._config = Config.from_json(native.config)
+        except InvalidArgumentError as error:
+            raise FileFormatError(f"{origin}: {error}") from error
+        if not native.provenance.startswith("{"):
+            got = native.provenance[:40]
+            raise FileFormatError(f"{origin}: provenance: expected an object, got {got}")
+
+    @classmethod
+    def from_tensors(
+        cls,
+        tensors: Mapping[str, NDArray[np.float32]],
+        *,
+        name: str,
+        schema: Schema = V0_SCHEMA,
+        config: Config = V0_CONFIG,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Simulator:
+        """Builds a simulator from its weights.
+
+        Args:
+            tensors: float32 arrays with the names and shapes of ``config.shapes(schema)``.
+            name: What to call it.
+            schema: What customers and actions look like.
+            config: The shapes of the networks.
+            provenance: Where it came from; anything that JSON can hold.
+
+        Raises:
+            InvalidArgumentError: tensors missing, surplus, of another shape or dtype, or not
+                finite; a name or provenance of the wrong kind.
+        """
+        if not _is_text(_require("name", name, str)):
+            raise InvalidArgumentError(f"name: expected a non-empty text of UTF-8, got {name!r}")
+        _require("schema", schema, Schema)
+        _require("config", config, Config)
+        mapping = _require("tensors", tensors, Mapping)  # type: ignore[type-abstract]
+        arrays = {key: _float32(key, value) for key, value in mapping.items()}
+        try:
+            text = json.dumps(dict(provenance or {}), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            message = f"provenance: expected a mapping that JSON can hold, got {error}"
+            raise InvalidArgumentError(message) from error
+        native = _core.Simulator.from_tensors(
+            name, schema.to_json(), config.to_json(), text, arrays
+        )
+        return cls(native)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Simulator:
+        """Reads a simulator's file.
+
+        Raises:
+            FileFormatError: the file is no simulator, was cut short, or was altered.
+            OutputError: the operating system could not read it.
+        """
+        text = _path(path)
+        return cls(_core.Simulator.load(text), text)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the file beside ``path``, reads it back, then renames it over ``path``.
+
+        Raises:
+            OutputError: the operating system could not write it; ``path`` is as it was.
+        """
+        self._native.save(_path(path))
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes; the same simulator always gives the same."""
+        return self._native.to_bytes()
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """The weights, as fresh float32 arrays with the names and shapes of ``config.shapes``."""
+        return self._native.tensors()
+
+    def forward(
+        self, model: Literal["generator", "action", "leave"], inputs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The raw outputs (logits) of one network, for inspection; sessions do not need it.
+
+        Args:
+            model: ``generator`` (noise in, field logits out), ``action`` (customer one-hot, page
+                times its scale, action in; click and second-head logits out) or ``leave``
+                (customer one-hot in, page-limit logits out).
+            inputs: float32, C-contiguous, of shape (N, inputs of the model).
+
+        Returns:
+            float32 of shape (N, outputs of the model).
+
+        Raises:
+            InvalidArgumentError: another model, shape or dtype.
+        """
+        layers = self._config.layers(self._schema)
+        if model not in layers:
+            raise InvalidArgumentError(f"model: expected {', '.join(layers)}, got {model!r}")
+        array, width = np.asarray(inputs), layers[model][0]
+        if array.ndim != 2 or array.shape[1] != width:
+            message = f"expected shape (N, {width}), got {array.shape}"
+            raise InvalidArgumentError(f"inputs: {message}")
+        return self._native.forward(model, inputs)
+
+    def with_page_base(self, base: Literal[0, 1]) -> Simulator:
+        """This simulator, for customers whose first page counts as page ``base``.
+
+        VirtualTB-v0's networks get 0 for the first page, while sessions of the data that they
+        were probably fitted to start at 1. A network that is to see ``page + 1`` is the same
+        network with the page's weights added to its first bias, which is what this returns.
+
+        Raises:
+            InvalidArgumentError: a base other than 0 or 1.
+        """
+        if base not in (0, 1) or isinstance(base, bool):
+            raise InvalidArgumentError(f"page_base: expected 0 or 1, got {base!r}")
+        return _shifted(self) if base else self
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._native.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file with the digest's own digits zeroed, in hexadecimal."""
+        return self._native.digest
+
+    @property
+    def schema(self) -> Schema:
+        """What customers and actions look like."""
+        return self._schema
+
+    @property
+    def config(self) -> Config:
+        """The shapes of the networks."""
+        return self._config
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where it came from, as a fresh dictionary."""
+        return dict(json.loads(self._native.provenance))
+
+    def __repr__(self) -> str:
+        return f"<Simulator {self.name!r} {self.digest[:12]}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Simulator) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __copy__(self) -> Simulator:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Simulator:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[str, bytes], Simulator], tuple[str, bytes]]:
+        return _unpickle, (self.digest, self.to_bytes())
+
+
+def load_simulator(name_or_path: str | os.PathLike[str] | Simulator = DEFAULT) -> Simulator:
+    """Loads a simulator that comes with the package, by name, or one from a file.
+
+    Args:
+        name_or_path: A name out of `embedded_simulators`, the path of a ``.safetensors``
+            simulator, or a `Simulator`, which is returned as it is. A name wins over a file that
+            is called the same; write ``./name`` for the file.
+
+    Raises:
+        InvalidArgumentError: neither a known name nor a file.
+        FileFormatError: the file is no simulator, was cut short, or was altered.
+        OutputError: the operating system could not read it.
+    """
+    if isinstance(name_or_path, Simulator):
+        return name_or_path
+    text = _path(name_or_path)
+    known = embedded_simulators()
+    if text in known:
+        return _embedded(text)
+    if not os.path.exists(text):
+        names = ", ".join(known) or "none in this build"
+        raise InvalidArgumentError(
+            f"simulator: expected a file or a name (there are: {names}), got {text!r}"
+        )
+    return Simulator.load(text)
+
+
+def embedded_simulators() -> tuple[str, ...]:
+    """Names of the simulators that come with the package."""
+    folder = _data_folder()
+    if not folder.is_dir():
+        return ()
+    names = (entry.name for entry in folder.iterdir())
+    return tuple(sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)))
+
+
+@functools.cache
+def _embedded(name: str) -> Simulator:
+    data = (_data_folder() / f"{name}{_SUFFIX}").read_bytes()
+    return Simulator(_core.Simulator.from_bytes(data, name))
+
+
+def _data_folder() -> Any:
+    # Imported here: it costs more than the rest of this module together.
+    from importlib.resources import files
+
+    return files("virtualtb_fast") / "data"
+
+
+@functools.lru_cache(maxsize=8)
+def _shifted(simulator: Simulator) -> Simulator:
+    schema, config = simulator.schema, simulator.config
+    tensors = simulator.tensors()
+    # The page enters right after the customer's columns.
+    page = tensors["action.0.weight"][:, schema.customer_width]
+    shifted = tensors["action.0.bias"] + np.float32(config.response.page_scale) * page
+    tensors["action.0.bias"] = shifted.astype(np.float32)
+    return Simulator.from_tensors(
+        tensors,
+        name=f"{simulator.name}, pages from 1",
+        schema=schema,
+        config=config,
+        provenance={"page_base": 1, "of": simulator.digest, **simulator.provenance},
+    )
+
+
+def _unpickle(digest: str, data: bytes) -> Simulator:
+    simulator = _alive.get(digest)
+    if simulator is None:
+        simulator = Simulator(_core.Simulator.from_bytes(data, "pickled simulator"))
+        if simulator.digest != digest:
+            message = f"expected digest {digest}, got {simulator.digest}"
+            raise FileFormatError(f"pickled simulator: {message}")
+        simulator = _alive.setdefault(digest, simulator)
+    return simulator
+
+
+def _path(path: object) -> str:
+    try:
+        text = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        text = None
+    if not isinstance(text, str) or not _is_text(text):
+        expected = "a non-empty text or os.PathLike of UTF-8"
+        raise InvalidArgumentError(f"path: expected {expected}, got {path!r}")
+    return text
+
+
+def _is_text(text: str) -> bool:
+    """Whether the native module and the operating system can hold it."""
+    try:
+        return text.encode().find(b"\0") < 0 < len(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def _require(what: str, value: object, kind: type[Kind]) -> Kind:
+    """The value, if it is of this kind: annotations alone stop nobody."""
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise InvalidArgumentError(f"{what}: expected a {kind.__name__}, got a {got}")
+    return value
+
+
+def _float32(name: object, value: object) -> NDArray[np.float32]:
+    if not isinstance(name, str) or not _is_text(name):
+        raise InvalidArgumentError(f"tensors: expected names that are text, got {name!r}")
+    # Safetensors files hold rows in order, so other layouts are copied into it here.
+    array = np.asarray(value, order="C")
+    if array.dtype != np.float32:
+        raise InvalidArgumentError(f"tensor {name}: expected float32, got {array.dtype}")
+    return array

@@ -1,0 +1,155 @@
+"""Writes README's tables from committed results, so that no figure is typed by hand.
+
+``python tools/readme_tables.py [--check]``: speed from ``benches/results/environments.json``
+(``python -m benches.environments --json ...``), fidelity from the provenance of the embedded
+simulator. With ``--check`` nothing is written and a README that is out of date exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import virtualtb_fast as vtb
+
+ROOT = Path(__file__).parents[1]
+SPEED = ROOT / "benches" / "results" / "environments.json"
+
+
+def speed(result: dict[str, Any]) -> str:
+    """The table on README's first screen."""
+    rates, ratios = result["pages_per_second"], result["ratios"]
+
+    def ratio(name: str) -> str:
+        value = float(ratios[name]["ratio"])
+        return f"{value:,.0f}x" if value >= 20 else f"{value:.2g}x"
+
+    loop = rates["one-at-a-time PyTorch"]
+    rows = [
+        ("one-at-a-time PyTorch loop, same networks", rates["one-at-a-time PyTorch"], "1x"),
+        (
+            "`env.step`, one customer",
+            rates["env.step, one customer"],
+            ratio("one customer through env.step / one-at-a-time PyTorch"),
+        ),
+        (
+            "batched PyTorch, 4,096 customers",
+            rates["batched PyTorch, 4,096"],
+            f"{rates['batched PyTorch, 4,096'] / loop:,.0f}x",
+        ),
+        (
+            "**vector environment, 4,096 customers, from Python**",
+            rates["vector env, 4,096"],
+            ratio("vector env / one-at-a-time PyTorch"),
+        ),
+        (
+            "**native rollout to Parquet**",
+            rates["rollout to Parquet"],
+            f"{rates['rollout to Parquet'] / loop:,.0f}x",
+        ),
+        (
+            "**native rollout, counts only**",
+            rates["rollout, counts only"],
+            f"{rates['rollout, counts only'] / loop:,.0f}x",
+        ),
+    ]
+    share = 100 * ratios["native kernel: share of numpy's sgemm rate"]["ratio"]
+    tuned = ratios["vector env / batched PyTorch with tuned draws"]["ratio"]
+    table = ["| one thread | pages a second | |", "|---|--:|--:|"]
+    table += [f"| {name} | {round(rate, -3):,.0f} | {times} |" for name, rate, times in rows]
+    return "\n".join(
+        [
+            *table,
+            "",
+            f"Measured in one run on {result['machine']} (`make bench`; medians of "
+            f"{result['rounds']} rounds; PyTorch {result['versions']['torch'].split('+')[0]}). "
+            f"The native kernel does {share:.0f} % of numpy's own matrix-product rate. Against "
+            f"batched PyTorch the vector environment is "
+            f"{ratios['vector env / batched PyTorch']['ratio']:.1f}x as fast, "
+            f"{tuned:.1f}x if PyTorch's draws are tuned; two threads give "
+            f"{ratios['native kernel: two threads / one']['ratio']:.2f}x one.",
+        ]
+    )
+
+
+def percent(share: float) -> str:
+    """A signed share in per cent, without a negative zero."""
+    return f"{round(100 * share, 1) + 0.0:+.1f} %"
+
+
+def fidelity(provenance: dict[str, Any]) -> str:
+    """The table of the refit against the published networks."""
+    result = provenance["fidelity"]
+    clicks = result["click_through"]
+    divergence = result["kl_nat_per_page"]
+    names = {
+        "uniform": "uniform on [-1, 1]",
+        "zero": "zero",
+        "gaussian:0.1": "N(0, 0.1^2)",
+        "norm:0.03": "norm 0.03",
+    }
+    table = [
+        "| actions | CTR published | CTR refit | difference | KL a page, clicks | second head |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for key, name in names.items():
+        row, kl = clicks.get(key), divergence[key]
+        ctr = ["", "", ""]
+        if row is not None:
+            difference = percent(row["relative_difference"])
+            ctr = [f"{row['published']:.4f}", f"{row['refit']:.4f}", difference]
+        table.append(f"| {name} | {' | '.join(ctr)} | {kl['clicks']:.3f} | {kl['second']:.3f} |")
+    for key, name in (
+        ("best constant of the published networks", "best constant of the published"),
+        ("best constant of the refit", "best constant of the refit"),
+    ):
+        row = clicks[key]
+        table.append(
+            f"| {name} | {row['published']:.3f} | {row['refit']:.3f} | "
+            f"{percent(row['relative_difference'])} | | |"
+        )
+    marginals = " ".join(f"{f['total_variation']:.4f}" for f in result["field_marginals"])
+    ks = result["session_length"]["kolmogorov_smirnov"]
+    aims = result["aims"]
+    log = provenance["log"]
+    return "\n".join(
+        [
+            *table,
+            "",
+            f"{result['sessions']:,} sessions a figure; KL in nat. Total variation "
+            f"of the marginals of fields 0 to 10: {marginals}. Session lengths: Kolmogorov-Smirnov "
+            f"distance {ks:.4f}. Fitted to {log['pages'] / 1e6:.0f} million logged pages. The aims "
+            f"were {aims['kl_nat']} nat and {100 * aims['ctr_relative']:.0f} %: what misses them "
+            "is shown as it is.",
+        ]
+    )
+
+
+def fill(readme: str, name: str, table: str) -> str:
+    """README with the text between the markers of ``name`` replaced."""
+    marked = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+    filled, count = marked.subn(lambda found: f"{found[1]}{table}\n{found[2]}", readme)
+    if count != 1:
+        raise SystemExit(f"README: expected one pair of {name} markers, got {count}")
+    return filled
+
+
+def main() -> None:
+    """Writes or checks."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
+    check = parser.parse_args().check
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = fill(old, "speed", speed(json.loads(SPEED.read_text())))
+    new = fill(new, "fidelity", fidelity(vtb.load_simulator().provenance))
+    if check and new != old:
+        raise SystemExit("README's tables are out of date: python tools/readme_tables.py")
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
