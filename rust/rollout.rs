@@ -152,7 +152,7 @@ struct Run<'a> {
 }
 
 /// A block that was played, and its rows as a row group if they go to a file.
-type Block<'a> = (Box<Player<'a>>, Option<RowGroup>);
+type Block<'a> = (Player<'a>, Option<RowGroup>);
 
 impl<'a> Run<'a> {
     fn new(simulator: &'a Simulator, source: &Source<'_>, options: &Options) -> Result<Self> {
@@ -242,9 +242,9 @@ impl<'a> Run<'a> {
         block: u64,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Block<'a>> {
-        let mut player = shared.player().unwrap_or_else(|| {
-            Box::new(Player::new(self.simulator, self.kernels, self.seed, self.lanes))
-        });
+        let mut player = shared
+            .player()
+            .unwrap_or_else(|| Player::new(self.simulator, self.kernels, self.seed, self.lanes));
         player.play(chooser, self.block_sessions(block), |pages, sessions| {
             self.pages.fetch_add(pages, Ordering::Relaxed);
             self.sessions.fetch_add(sessions, Ordering::Relaxed);
@@ -306,7 +306,7 @@ impl<'a> Run<'a> {
 struct Shared<'a> {
     encoder: Option<Encoder>,
     /// Players that wait for a block.
-    spare: Mutex<Vec<Box<Player<'a>>>>,
+    spare: Mutex<Vec<Player<'a>>>,
 }
 
 impl<'a> Shared<'a> {
@@ -314,11 +314,11 @@ impl<'a> Shared<'a> {
         Self { encoder: sink.encoder(), spare: Mutex::default() }
     }
 
-    fn player(&self) -> Option<Box<Player<'a>>> {
+    fn player(&self) -> Option<Player<'a>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn give_back(&self, player: Box<Player<'a>>) {
+    fn give_back(&self, player: Player<'a>) {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(player);
     }
 

@@ -8,7 +8,7 @@ use crate::logs::{Columns, Encoder, FileWriter, Log, Metadata, RowGroup, Shape};
 #[derive(Debug)]
 enum Target {
     Nowhere,
-    Memory(Columns),
+    Memory(Box<Columns>),
     File(Box<FileWriter>),
 }
 
@@ -24,7 +24,7 @@ impl Sink {
     pub fn new(output: &Output, shape: Shape, constant_actions: bool) -> Result<Self> {
         let target = match output {
             Output::Nowhere => Target::Nowhere,
-            Output::Memory => Target::Memory(Columns::default()),
+            Output::Memory => Target::Memory(Box::default()),
             Output::File { path, overwrite } => {
                 let file = FileWriter::create(path, *overwrite, shape, constant_actions)?;
                 Target::File(Box::new(file))

@@ -66,7 +66,15 @@ def native_users() -> set[str]:
 
 
 def test_only_the_wrappers_use_the_native_module() -> None:
-    allowed = {"__init__.py", "envs", "info.py", "logs.py", "policies", "rollout.py", "simulator.py"}
+    allowed = {
+        "__init__.py",
+        "envs",
+        "info.py",
+        "logs.py",
+        "policies",
+        "rollout.py",
+        "simulator.py",
+    }
     assert native_users() <= allowed
     assert "envs" in native_users()
 

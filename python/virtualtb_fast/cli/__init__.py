@@ -19,9 +19,9 @@ from virtualtb_fast.errors import VirtualTBError
 __all__ = ["main"]
 
 COMMANDS: Final = {
-    "rollout": "play sessions under a policy: a summary, a Parquet file, a picture",
+    "rollout": "play sessions under a policy: summary, Parquet, picture",
     "info": "what is installed, in use and available",
-    "import-published": "make a simulator of VirtualTB-v0's three published files",
+    "import-published": "make a simulator of VirtualTB-v0's published files",
 }
 """Every command with its line in the help."""
 
