@@ -358,6 +358,9 @@ impl SessionBatch {
                 )));
             }
         }
+        if refused_value(actions).is_none() {
+            return Ok(());
+        }
         for (lane, action) in actions.chunks(size).enumerate() {
             if let Some(value) = refused_value(action) {
                 let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
@@ -374,7 +377,7 @@ impl SessionBatch {
         let mut rows = out.chunks_mut(width);
         for chunk in &self.chunks {
             for (lane, out) in (0..chunk.phases.len()).zip(&mut rows) {
-                chunk.sessions.observe(&self.simulator, lane, out);
+                chunk.sessions.observe_into_zeros(&self.simulator, lane, out);
             }
         }
         out
@@ -417,13 +420,16 @@ impl Share<'_> {
         }
         sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
         let [low, high] = simulator.schema.action_range;
-        let outside = |value: &f32| !(low..=high).contains(value);
+        // No early exit: a loop without one becomes vector code.
+        let outside = |values: &[f32]| {
+            values.iter().fold(false, |any, value| any | (*value < low) | (*value > high))
+        };
         let mut executed_actions = actions;
-        if rules.clip && actions.iter().any(outside) {
+        if rules.clip && outside(actions) {
             executed.clear();
             executed.extend(actions.iter().map(|value| value.clamp(low, high)));
             for lane in playing.iter().copied() {
-                self.clipped[lane] = actions[lane * size..][..size].iter().any(outside);
+                self.clipped[lane] = outside(&actions[lane * size..][..size]);
             }
             executed_actions = executed;
         }
@@ -461,7 +467,7 @@ impl Share<'_> {
                 finals.resize(starting.len() * width, 0.0);
                 for (lane, out) in starting.iter().zip(finals.chunks_mut(width)) {
                     finished.push((*first + lane) as i64);
-                    sessions.observe(simulator, *lane, out);
+                    sessions.observe_into_zeros(simulator, *lane, out);
                     sessions.lanes[*lane].session = sessions.lanes[*lane].session.wrapping_add(1);
                 }
                 sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
@@ -475,7 +481,7 @@ impl Share<'_> {
 
         // 5. Observations.
         for (lane, out) in self.observations.chunks_mut(width).enumerate() {
-            sessions.observe(simulator, lane, out);
+            sessions.observe_into_zeros(simulator, lane, out);
         }
         (finished, finals)
     }

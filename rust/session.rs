@@ -305,8 +305,13 @@ impl Sessions {
 
     /// Writes the observation of a lane: customer one-hot, last clicks, last second head, page.
     pub fn observe(&self, simulator: &Simulator, lane: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        self.observe_into_zeros(simulator, lane, out);
+    }
+
+    /// The same for an `out` that holds zeros.
+    pub fn observe_into_zeros(&self, simulator: &Simulator, lane: usize, out: &mut [f32]) {
         let width = out.len() - 3;
-        out[..width].fill(0.0);
         for (head, code) in simulator.field_heads.iter().zip(self.customer(lane)) {
             out[head.first + usize::from(*code)] = 1.0;
         }
@@ -363,9 +368,15 @@ impl Sessions {
     }
 }
 
-/// The first value of an action that no network may see, if there is one.
-pub fn refused_value(action: &[f32]) -> Option<f32> {
-    action.iter().copied().find(|value| !(0.0..=LARGEST_ACTION).contains(&value.abs()))
+/// The first value of some actions that no network may see, if there is one: they are finite, and
+/// at most [`LARGEST_ACTION`] in magnitude.
+pub fn refused_value(actions: &[f32]) -> Option<f32> {
+    let fits = |value: f32| value.abs() <= LARGEST_ACTION;
+    // The usual case first, without an early exit: such a loop becomes vector code.
+    if actions.iter().fold(true, |all, value| all & fits(*value)) {
+        return None;
+    }
+    actions.iter().copied().find(|value| !fits(*value))
 }
 
 #[cfg(test)]
