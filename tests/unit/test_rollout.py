@@ -73,17 +73,17 @@ def test_threads_and_batches_change_nothing(
 
 PINNED = {
     # The embedded virtualtb-v0-refit.
-    "EMBEDDED": "EMBEDDED_LOG",
+    "c654452f59f66af5": "a9e857623d31cdf13478b8b640f9a0f2e0e68fa33b73a11bc3f11db5ab36dea2",
     # The published networks, as import_published makes them.
-    "PUBLISHED": "PUBLISHED_LOG",
+    "a16d1b2c46ffcc7a": "ec3971e55a684bce8b0ad8ce4912104f8722a8dcc5ba0f1c57fb8891fce70fc3",
 }
-"""Digests of rollouts by digests of simulators. They change with the simulator, and otherwise only
+"""Digests of rollouts by the start of their simulators' digests. They change with the simulator, and otherwise only
 together with `STREAM_VERSION`: whoever has to edit a line here breaks a promise to users."""
 
 
 def pinned(simulator: vtb.Simulator) -> bool:
     played = rollout(simulator, "random", pages=PAGES, seed=7)
-    return PINNED[simulator.digest] == played.digest()
+    return PINNED[simulator.digest[:16]] == played.digest()
 
 
 def test_the_embedded_simulator_gives_what_it_always_gave() -> None:
