@@ -105,6 +105,9 @@ pub fn ordered<R: Send>(
             let send = send.clone();
             scope.spawn(move |_| {
                 let go_on = || !stop.load(Ordering::Relaxed);
+                if !go_on() {
+                    return;
+                }
                 let result = catch_unwind(AssertUnwindSafe(|| work(index, &go_on)));
                 // Nobody listens any more once the caller has stopped.
                 let _ = send.send((index, result));

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     rows = [
         ("virtualtb_fast", f"{info['version']}{build}"),
         ("random streams", f"version {info['stream_version']}"),
-        ("instruction set", f"{info['instruction_set']} in use"),
+        ("instructions", f"{info['instruction_set']} in use"),
         ("", f"{', '.join(info['instruction_sets_available'])} available"),
         ("threads", f"{info['threads']} by default"),
     ]
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         rows += [
             ("simulator", simulator["name"]),
-            ("", simulator["kind"]),
+            *(("", part) for part in simulator["kind"].split(": ")),
             ("digest", simulator["digest"]),
             ("customers", f"{simulator['customer_fields']} fields"),
             (
