@@ -36,7 +36,7 @@ pub fn to_py(error: Error) -> PyErr {
                 // The system's own words, without the code that OSError adds by itself.
                 let text = source.to_string();
                 let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-                exception("OutputError", (code, text, path))
+                exception("OutputError", (code, text, path.display().to_string()))
             }
             None => exception("OutputError", (message,)),
         },
