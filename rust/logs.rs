@@ -40,6 +40,8 @@ pub use digest::Digester;
 pub use parquet::{Encoder, FileWriter, RowGroup};
 pub use read::digest_file;
 
+/// Sessions of a row group, and of a rollout's unit of work. Part of the files' layout.
+pub const BLOCK: u64 = 8192;
 /// How a page ended, in the order of the codes.
 pub const OUTCOMES: [&str; 4] = ["turn", "buy", "leave", "max_pages"];
 /// Code of a page that the customer turned.

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::logs::{self, Encoder, Log, Metadata, RowGroup, Shape};
+use crate::logs::{self, BLOCK, Encoder, Log, Metadata, RowGroup, Shape};
 use crate::parallel;
 use crate::policy::{Actor, Policy};
 use crate::rng::STREAM_VERSION;
@@ -36,8 +36,6 @@ use sink::Sink;
 pub use player::Observed;
 pub use summary::Summary;
 
-/// Sessions of a block, the unit of work and of a file's row groups. Part of the files' layout.
-pub const BLOCK: u64 = 8192;
 /// More sessions than this are taken for a mistake.
 pub const MOST_SESSIONS: u64 = 1 << 40;
 /// Other readers of Parquet count row groups with 16 bits.
@@ -129,6 +127,11 @@ pub fn rollout(
     match outcome {
         Ok(()) => {
             (watch.progress)(sink.summary.pages, sink.summary.sessions);
+            // The last report may have failed as well: the file must not be complete then.
+            if let Err(error) = (watch.interrupt)() {
+                sink.abandon(metadata);
+                return Err(error);
+            }
             sink.finish(metadata)
         }
         Err(error) => {
@@ -160,6 +163,7 @@ impl<'a> Run<'a> {
             Source::Policy(policy) => (policy.name(), LANES),
             Source::Callback { name, .. } => (name.clone(), BLOCK as usize),
         };
+        // A session has a page at least, so the same bound keeps a target in pages within a file.
         let most = match options.output {
             Output::Nowhere | Output::Memory => MOST_SESSIONS,
             Output::File { .. } => MOST_FILE_SESSIONS,

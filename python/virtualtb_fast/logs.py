@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from virtualtb_fast import _core
 from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError
 from virtualtb_fast.schema import Schema
+from virtualtb_fast.simulator import as_path
 
 __all__ = ["COLUMNS", "OUTCOMES", "SessionLog", "read_log"]
 
@@ -150,7 +151,7 @@ class SessionLog:
         Raises:
             OutputError: ``path`` exists and ``overwrite`` is false, or the system refused.
         """
-        self._native.write(os.fspath(path), overwrite)
+        self._native.write(as_path(path), overwrite)
 
     def to_arrow(self) -> Any:
         """The log as a `pyarrow.Table`, sharing memory with this one.
@@ -190,4 +191,4 @@ def read_log(path: str | os.PathLike[str]) -> SessionLog:
         FileFormatError: the file is no session log of this version, or is damaged.
         OutputError: the operating system could not read it.
     """
-    return SessionLog(_core.Log.read(os.fspath(path)))
+    return SessionLog(_core.Log.read(as_path(path)))

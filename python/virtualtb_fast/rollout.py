@@ -23,7 +23,7 @@ from virtualtb_fast import _core
 from virtualtb_fast.errors import InvalidArgumentError, PolicyError, StateError
 from virtualtb_fast.logs import SessionLog, read_log
 from virtualtb_fast.policies import Policy
-from virtualtb_fast.simulator import Simulator, load_simulator
+from virtualtb_fast.simulator import Simulator, as_path, load_simulator
 
 __all__ = ["PolicyFunction", "Rollout", "Summary", "rollout"]
 
@@ -256,13 +256,13 @@ def rollout(
         seed: Stream of random numbers, 0 to 2**64 - 1.
         num_threads: Threads; one a core unless given. A Python function runs on one.
         out: Write the log to this Parquet file instead of memory. It appears under this name only
-            when it is complete; a rollout that is stopped leaves ``out`` + ``.partial``, which
-            `read_log` reads.
-        overwrite: Whether ``out`` may exist and be replaced.
+            when it is complete. Ctrl-C or an error leaves ``out`` + ``.partial``, which `read_log`
+            reads; a killed process leaves one that nothing reads. A rollout is not resumed.
+        overwrite: Whether ``out``, or the ``.partial`` of an earlier rollout, may be replaced.
         keep: With False and without ``out`` there is only the summary: as many sessions as one
             likes, in no memory.
-        batch_size: Sessions side by side; no effect but on speed and memory. At most 8,192 unless
-            given, and never more.
+        batch_size: Sessions side by side, at most 8,192; no effect but on speed and memory. Unless
+            given, some hundreds for a native policy and 8,192 for a function.
         progress: Called about 40 times a second with (pages, sessions) played so far.
 
     Returns:
@@ -284,7 +284,7 @@ def rollout(
         got = "neither" if sessions is None else "both"
         raise InvalidArgumentError(f"sessions, pages: expected one of the two, got {got}")
     native, name = _native_policy(policy, simulator)
-    path = None if out is None else os.fspath(out)
+    path = None if out is None else as_path(out)
     if progress is not None and not callable(progress):
         raise InvalidArgumentError(f"progress: expected a function or None, got {progress!r}")
     started = time.perf_counter()

@@ -105,7 +105,7 @@ class Simulator:
             FileFormatError: the file is no simulator, was cut short, or was altered.
             OutputError: the operating system could not read it.
         """
-        text = _path(path)
+        text = as_path(path)
         return cls(_core.Simulator.load(text), text)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -114,7 +114,7 @@ class Simulator:
         Raises:
             OutputError: the operating system could not write it; ``path`` is as it was.
         """
-        self._native.save(_path(path))
+        self._native.save(as_path(path))
 
     def to_bytes(self) -> bytes:
         """The file's bytes; the same simulator always gives the same."""
@@ -223,7 +223,7 @@ def load_simulator(name_or_path: str | os.PathLike[str] | Simulator = DEFAULT) -
     """
     if isinstance(name_or_path, Simulator):
         return name_or_path
-    text = _path(name_or_path)
+    text = as_path(name_or_path)
     known = embedded_simulators()
     if text in known:
         return _embedded(text)
@@ -270,7 +270,7 @@ def _shifted(simulator: Simulator) -> Simulator:
         name=f"{simulator.name}, pages from 1",
         schema=schema,
         config=config,
-        provenance={"page_base": 1, "of": simulator.digest, **simulator.provenance},
+        provenance={"page_base": 1, "of": simulator.digest, "source": simulator.provenance},
     )
 
 
@@ -285,7 +285,8 @@ def _unpickle(digest: str, data: bytes) -> Simulator:
     return simulator
 
 
-def _path(path: object) -> str:
+def as_path(path: object) -> str:
+    """A path as text; raises `InvalidArgumentError` for what is none."""
     try:
         text = os.fspath(path)  # type: ignore[call-overload]
     except TypeError:

@@ -22,14 +22,14 @@ pub fn dense(mut job: Dense<'_>) {
     let full = job.panels.full_panels();
     let mut panel = 0;
     while panel < full {
-        let wide = job.rows <= 2 && panel + 8 <= full;
+        let wide = job.rows <= 2 && panel + 4 <= full;
         let pair = panel + 2 <= full;
         match (wide, pair) {
-            (true, _) => columns::<8>(&mut job, panel),
+            (true, _) => columns::<4>(&mut job, panel),
             (false, true) => columns::<2>(&mut job, panel),
             (false, false) => columns::<1>(&mut job, panel),
         }
-        panel += if wide { 8 } else { 1 + usize::from(pair) };
+        panel += if wide { 4 } else { 1 + usize::from(pair) };
     }
     if job.panels.has_half() {
         avx2::columns::<1>(&mut job, panel);
@@ -45,7 +45,7 @@ fn columns<const PANELS: usize>(job: &mut Dense<'_>, panel: usize) {
         let left = job.rows - row;
         row += match (left, PANELS) {
             (1, _) => tile::<1, PANELS>(job, panel, row),
-            (2 | 3, _) | (_, 8) => tile::<2, PANELS>(job, panel, row),
+            (2 | 3, _) | (_, 4) => tile::<2, PANELS>(job, panel, row),
             (4..6, _) => tile::<4, PANELS>(job, panel, row),
             (6..12, _) => tile::<6, PANELS>(job, panel, row),
             _ => tile::<ROWS, PANELS>(job, panel, row),

@@ -26,9 +26,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, SchemaDescPtr};
 
+use super::BLOCK;
 use super::{Columns, Log, Metadata, Shape};
 use crate::error::{Error, Result};
-use crate::rollout::BLOCK;
 use crate::tensor_file::partial;
 
 /// Chosen by measurement: random actions do not compress, and a dictionary of them costs time and
@@ -150,7 +150,14 @@ impl FileWriter {
         refuse_existing(path, overwrite)?;
         let partial = partial(path);
         let mut open = OpenOptions::new();
-        let open = open.read(true).write(true).create(true).truncate(true);
+        open.read(true).write(true);
+        if overwrite {
+            open.create(true).truncate(true);
+        } else {
+            // What a stopped run left, or another process is writing, is nobody's to wipe.
+            refuse_existing(&partial, overwrite)?;
+            open.create_new(true);
+        }
         // The name that the caller knows is the one to complain about.
         let file = open.open(&partial).map_err(Error::io(path))?;
         let schema: SchemaRef = Arc::new(shape.arrow_schema());

@@ -13,9 +13,7 @@ use super::log::PyLog;
 use super::policy::PyPolicy;
 use super::simulator::PySimulator;
 use crate::error::{Error, Result};
-use crate::rollout::{
-    BLOCK, Observed, Options, Output, Source, Summary, Target, Watch, rollout as play,
-};
+use crate::rollout::{Observed, Options, Output, Source, Summary, Target, Watch, rollout as play};
 
 /// The first exception that Python code raised while the rollout ran; it is what the caller gets.
 #[derive(Default)]
@@ -152,6 +150,6 @@ fn rollout<'py>(
 
 /// Adds what is defined here to the module.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("BLOCK", BLOCK)?;
+    module.add("BLOCK", crate::logs::BLOCK)?;
     module.add_function(wrap_pyfunction!(rollout, module)?)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -263,3 +264,8 @@ def test_disabled_refuses_a_step_until_the_mask_is_reset(make_vec, kit):
     assert kit.equal(observations[~terminated], others)
     assert not observations[terminated, 88:].any()
     envs.step(rows)
+
+
+def test_a_session_takes_less_than_600_bytes(simulator: vtb.Simulator) -> None:
+    envs = gymnasium.make_vec("virtualtb_fast:VirtualTB-v1", num_envs=1000, simulator=simulator)
+    assert 500 < envs.unwrapped._batch.bytes_per_session < 600

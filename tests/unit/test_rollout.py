@@ -315,8 +315,12 @@ def test_a_killed_run_leaves_no_file_of_the_final_name(
     assert not (tmp_path / "log.parquet").exists()
     with pytest.raises(vtb.FileFormatError):
         read_log(partial)
-    # The next run is not disturbed by what is left.
-    played = rollout(simulator, sessions=100, out=tmp_path / "log.parquet")
+    # The next run neither wipes what is left without being told to, nor is disturbed by it.
+    left = partial.stat().st_size
+    with pytest.raises(vtb.OutputError, match="partial"):
+        rollout(simulator, sessions=100, out=tmp_path / "log.parquet")
+    assert partial.stat().st_size == left
+    played = rollout(simulator, sessions=100, out=tmp_path / "log.parquet", overwrite=True)
     assert played.digest() == rollout(simulator, sessions=100).digest()
     assert not partial.exists()
 

@@ -183,6 +183,9 @@ class NativeEnv:
             return observations.astype(np.float64)
         return observations
 
+    def _forget_page(self) -> None:
+        """The page shown last is not that of the sessions any more: nothing of it is rendered."""
+
     def get_state(self) -> bytes:
         """A snapshot of every session, for `set_state`, also in another process.
 
@@ -203,6 +206,7 @@ class NativeEnv:
         count = self._rules.num_envs
         at = len(state) - (count + 7) // 8
         self._batch.set_state(state[: max(at, 0)])
+        self._forget_page()
         bits = np.frombuffer(state[at:], np.uint8)
         self._seeded = np.unpackbits(bits, count=count).astype(np.bool_)
 
@@ -269,7 +273,7 @@ def as_float32(action: Any) -> NDArray[np.float32]:
 def as_seed(seed: object) -> int:
     """A seed of a stream; raises `InvalidArgumentError` for anything else."""
     try:
-        value = operator.index(seed)  # type: ignore[arg-type]
+        value = -1 if isinstance(seed, bool) else operator.index(seed)  # type: ignore[arg-type]
     except TypeError:
         value = -1
     if not 0 <= value < _SEEDS:

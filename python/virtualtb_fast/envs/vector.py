@@ -122,6 +122,9 @@ reward is 0 |
         self.metadata = {**type(self).metadata, "autoreset_mode": mode}
         self._pages: dict[str, NDArray[Any]] | None = None
 
+    def _forget_page(self) -> None:
+        self._pages = None
+
     @property
     def num_threads(self) -> int:
         """Threads that a step uses."""
@@ -183,11 +186,8 @@ reward is 0 |
         if self.render_mode is not None:
             self._pages = {key: column.copy() for key, column in infos.items()}
             self._pages |= {"action": actions.copy(), "over": terminated.copy()}
-        masks = {f"_{key}": shown for key in infos}
-        if not finished.size:
-            # The action of a session that has just started was ignored, not clipped.
-            infos["clipped"] &= shown
-        else:
+        masks = {f"_{key}": shown.copy() for key in infos}
+        if finished.size:
             infos["page"][finished] = finals[:, -1]
             final_obs = np.empty(self.num_envs, object)
             final_obs[finished] = np.fromiter(self._dress(finals), object, len(finals))

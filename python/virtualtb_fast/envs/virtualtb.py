@@ -47,7 +47,7 @@ class VirtualTBV1(NativeEnv, gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
 
     ## Action
     ``Box(-1, 1, (27,), float32)``: the weights of the items' attributes. It must be a C-contiguous
-    float32 array of just this shape; finite values outside of the box are clipped into it, and
+    float32 array of just this shape; values outside of the box (up to 1e6) are clipped into it, and
     ``info["clipped"]`` says so. Anything else is an `InvalidActionError`, and nothing moves.
 
     ## Reward
@@ -167,6 +167,9 @@ published) or 1 (as in the published data set) |
             self.render()
         return observation, {}
 
+    def _forget_page(self) -> None:
+        self._page = None
+
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
@@ -239,8 +242,8 @@ published data set does | the same |
     | 6 | random numbers | streams of the environment's own, so parity is in distribution: the \
 original draws from torch's global generator, which all its environments share | the same |
     | 7 | order of draws | noise, fields, limit; clicks, then second head | the same |
-    | 8 | action | any 27 finite numbers, not clipped, ``info["clipped"]`` always False; lists and \
-arrays of other dtypes are converted to float32 | exact float32, clipped |
+    | 8 | action | any 27 numbers within +-1e6, not clipped, ``info["clipped"]`` always False; \
+lists and arrays of other dtypes are converted to float32 | exact float32, clipped |
 
     Two things cannot be reproduced: the global generator (6), and NaN or infinite actions, which
     are an `InvalidActionError` here while the original crashes or answers nonsense. The info has

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from virtualtb_fast import _core
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.schema import Schema
+from virtualtb_fast.simulator import as_path
 
 __all__ = ["Activation", "Policy"]
 
@@ -36,7 +37,7 @@ class Policy:
     """A ranking policy: an action a page, chosen natively from the observation.
 
     The draws of a policy belong to (seed, session, page), so a rollout under it does not depend on
-    threads or batches. Policies are equal if they choose the same; copies and pickles are cheap.
+    threads or batches. Policies are equal if they have the same name; copies and pickles are cheap.
     """
 
     __slots__ = ("_native", "_source")
@@ -96,7 +97,7 @@ class Policy:
             FileFormatError: the file is no policy, was cut short, or was altered.
             OutputError: the operating system could not read it.
         """
-        return cls._of_network(_core.Policy.load(os.fspath(path)))
+        return cls._of_network(_core.Policy.load(as_path(path)))
 
     @classmethod
     def from_tensors(
@@ -174,7 +175,7 @@ class Policy:
             InvalidArgumentError: the policy is not a network.
             OutputError: the operating system could not write it; ``path`` is as it was.
         """
-        self._native.save(os.fspath(path))
+        self._native.save(as_path(path))
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """A network's tensors, as fresh arrays; of other policies, none."""
