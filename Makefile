@@ -37,7 +37,7 @@ demo: $(VENV)/.built ## Simulate a million pages to Parquet; print a summary, dr
 	@mkdir -p demo
 	$(BIN)/virtualtb-fast rollout --pages 1000000 --seed 0 \
 		--out demo/logs.parquet --overwrite --plot demo/sessions.png
-	@echo "Columns: README, 'The log'. Picture: demo/sessions.png"
+	@echo "Columns: README, 'Observation, action, log'. Picture: demo/sessions.png"
 
 test: lint test-rust test-python ## All tests: lints, Rust, Python
 
