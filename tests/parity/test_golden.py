@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import virtualtb_fast as vtb
 from virtualtb_fast.published import PUBLISHED_DIGESTS
 
 
@@ -71,6 +72,8 @@ def test_forward_agrees_with_torch(published, torch_functions, model):
     scale = np.maximum(1, np.abs(want).max(axis=1, keepdims=True))
     assert np.abs(got - want).max() < 1e-4 * scale.max()
     assert (np.abs(got - want) / scale).max() < 1e-5
-    # The void guard: a hundredth of a per cent off in one bias would be seen.
-    shifted = want * (1 + 1e-4)
-    assert (np.abs(got - shifted) / scale).max() > 1e-5
+    # The void guard: a network whose first bias is off by a hundredth would be seen.
+    tensors = published.tensors()
+    tensors[f"{model}.0.bias"][0] += 0.01
+    wrong = vtb.Simulator.from_tensors(tensors, name="wrong")
+    assert (np.abs(wrong.forward(model, rows) - want) / scale).max() > 1e-5
