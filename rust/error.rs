@@ -26,6 +26,18 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// A world whose customers make no fair test: too easy, too hard, or without structure.
+    #[error("world of seed {seed}: {what}: expected {expected}, got {got}")]
+    World {
+        /// The world's seed.
+        seed: u64,
+        /// The figure that is off.
+        what: &'static str,
+        /// Its bounds.
+        expected: String,
+        /// Its value.
+        got: String,
+    },
     /// A call at the wrong time, such as a step before the first reset.
     #[error("{0}")]
     State(String),

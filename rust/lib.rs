@@ -19,8 +19,10 @@ pub mod policy;
 mod python;
 pub mod rng;
 pub mod rollout;
+pub mod search;
 pub mod session;
 pub mod simulator;
+pub mod store;
 pub mod tensor_file;
 #[cfg(test)]
 mod testing;

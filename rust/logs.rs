@@ -46,8 +46,12 @@ pub const BLOCK: u64 = 8192;
 pub const OUTCOMES: [&str; 4] = ["turn", "buy", "leave", "max_pages"];
 /// Code of a page that the customer turned.
 pub const TURN: u8 = 0;
+/// Code of a page on which the customer bought.
+pub const BUY: u8 = 1;
 /// Code of a page after which the customer left.
 pub const LEAVE: u8 = 2;
+/// Code of a page that the customer turned, with no page left to show.
+pub const MAX_PAGES: u8 = 3;
 
 /// Text by key: seed, policy, simulator and so on.
 pub type Metadata = BTreeMap<String, String>;

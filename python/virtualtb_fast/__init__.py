@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtualtb_fast import envs as _envs
 from virtualtb_fast.errors import (
+    DegenerateWorldError,
     FileFormatError,
     InvalidActionError,
     InvalidArgumentError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from virtualtb_fast.simulator import Simulator, load_simulator
 
 __all__ = [
+    "DegenerateWorldError",
     "FileFormatError",
     "InvalidActionError",
     "InvalidArgumentError",

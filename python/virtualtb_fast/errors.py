@@ -5,6 +5,7 @@ Messages name what was expected and what was got. The native module raises the s
 """
 
 __all__ = [
+    "DegenerateWorldError",
     "FileFormatError",
     "InvalidActionError",
     "InvalidArgumentError",
@@ -26,6 +27,10 @@ class InvalidArgumentError(VirtualTBError, ValueError):
 
 class InvalidActionError(VirtualTBError, ValueError):
     """An action has a wrong shape or dtype, or is not finite. No environment moved."""
+
+
+class DegenerateWorldError(VirtualTBError, ValueError):
+    """A ground-truth store of this seed would be no fair test; the message says which figure."""
 
 
 class StateError(VirtualTBError, RuntimeError):

@@ -135,3 +135,9 @@ pub fn tanh(values: &mut [f32]) {
 pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
     scalar::sum_rows(start, table, rows, out);
 }
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn select(scores: &[f32], out: &mut [u32]) {
+    scalar::select(scores, out);
+}

@@ -27,6 +27,7 @@ pub fn to_py(error: Error) -> PyErr {
     match error {
         Error::Argument { .. } => exception("InvalidArgumentError", (message,)),
         Error::Action { .. } => exception("InvalidActionError", (message,)),
+        Error::World { .. } => exception("DegenerateWorldError", (message,)),
         Error::State(_) => exception("StateError", (message,)),
         Error::Format { .. } => exception("FileFormatError", (message,)),
         Error::Policy(_) => exception("PolicyError", (message,)),

@@ -1,0 +1,3 @@
+//! Exact top-k by inner product.
+
+pub mod packed;
