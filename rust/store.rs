@@ -207,7 +207,11 @@ impl Config {
         if let Some(Strength { tau, b0 }) = self.strength {
             let (low, high) = calibrate::TAU_RANGE;
             if !(0.0..=high).contains(&tau) {
-                return Err(Error::argument("tau", format!("0 to {high} (usual: {low} to 3)"), tau));
+                return Err(Error::argument(
+                    "tau",
+                    format!("0 to {high} (usual: {low} to 3)"),
+                    tau,
+                ));
             }
             if !(b0.abs() <= calibrate::MOST_LEVEL) {
                 let expected = format!("a number within +-{}", calibrate::MOST_LEVEL);
@@ -275,7 +279,8 @@ impl Store {
         let categories = if config.long_tail { Categories::LongTail } else { Categories::Even };
         let Config { seed, items, candidates, day, .. } = config;
         let catalogue = Catalogue::new(seed, items, categories, candidates, threads)?;
-        let shelves: Vec<Shelf> = catalogue.candidates.iter().map(|r| shelf(&catalogue, r)).collect();
+        let shelves: Vec<Shelf> =
+            catalogue.candidates.iter().map(|r| shelf(&catalogue, r)).collect();
         let kernels = Kernels::best()?;
         let taste = Taste::new(seed, &catalogue.covariance, 0);
         let production = taste.production.map(|value| value as f32);

@@ -311,7 +311,8 @@ impl<'a> World<'a> {
                 let each = *probability / sequences.len() as f64;
                 for sequence in sequences {
                     let levels = &levels[..sequence.len()];
-                    course.follow(each, levels, |page, level| chances(&sequence[page..=page], level));
+                    course
+                        .follow(each, levels, |page, level| chances(&sequence[page..=page], level));
                 }
             }
         }

@@ -374,9 +374,8 @@ impl Sessions {
         store.model.answer(&pages, answers)?;
         let mut uniforms = [[0.0; LANES]; 4];
         for (group, places) in places.chunks(LANES).enumerate() {
-            let origin = |place: &u32| {
-                self.lanes[lanes[*place as usize]].origin(Purpose::StoreAnswer)
-            };
+            let origin =
+                |place: &u32| self.lanes[lanes[*place as usize]].origin(Purpose::StoreAnswer);
             let mut origins = [origin(&places[0]); LANES];
             for (to, place) in origins.iter_mut().zip(places) {
                 *to = origin(place);

@@ -14,7 +14,13 @@ fn ten_worlds_are_fair() {
         match store {
             Ok(store) => {
                 let c = store.calibration.as_ref().unwrap();
-                println!("{:3} {took:?} tau {:.3} b0 {:.3} {:?}", seed >> 32, store.strength.tau, store.strength.b0, Calibration { best_weights: [0.0; 27], ..c.clone() });
+                println!(
+                    "{:3} {took:?} tau {:.3} b0 {:.3} {:?}",
+                    seed >> 32,
+                    store.strength.tau,
+                    store.strength.b0,
+                    Calibration { best_weights: [0.0; 27], ..c.clone() }
+                );
             }
             Err(error) => println!("{:3} {took:?} {error}", seed >> 32),
         }
