@@ -7,6 +7,7 @@ mod log;
 mod policy;
 mod rollout;
 mod simulator;
+mod store;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -35,6 +36,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cpu_info, module)?)?;
     module.add_class::<simulator::PySimulator>()?;
     module.add_class::<batch::PySessionBatch>()?;
+    module.add_class::<store::PyStore>()?;
     log::register(module)?;
     policy::register(module)?;
     rollout::register(module)

@@ -161,7 +161,7 @@ def schema_digest(schema: str) -> str:
     """SHA-256 of a schema's JSON in its one normal form: what a policy's file refers to."""
 
 def rollout(
-    simulator: Simulator,
+    place: Simulator | Store,
     policy: Policy | Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], Any],
     *,
     name: str,

@@ -211,6 +211,9 @@ impl Scene for Store {
             ("page_items", PAGE.to_string()),
             ("store", STORE.to_owned()),
             ("customers", self.model.name()),
+            ("memory", self.config.memory.to_string()),
+            ("observe_page", self.config.observe_page.to_string()),
+            ("observe_feedback", self.config.observe_feedback.to_string()),
             ("store_digest", self.digest.clone()),
         ]
     }
