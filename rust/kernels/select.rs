@@ -103,7 +103,8 @@ fn insert(scores: &[f32], out: &mut [u32]) {
     let mut count = 0;
     for (position, score) in scores.iter().enumerate() {
         if *score == f32::NEG_INFINITY
-            || (count == out.len() && out.last().is_none_or(|last| *score <= scores[*last as usize]))
+            || (count == out.len()
+                && out.last().is_none_or(|last| *score <= scores[*last as usize]))
         {
             continue;
         }

@@ -24,8 +24,9 @@ impl PackedRows {
     pub fn pack(attributes: &[f32], dimensions: usize) -> Self {
         assert!(dimensions > 0 && attributes.len().is_multiple_of(dimensions));
         let rows = attributes.len() / dimensions;
-        let panels =
-            Panels::pack(dimensions, rows, |row, dimension| attributes[row * dimensions + dimension]);
+        let panels = Panels::pack(dimensions, rows, |row, dimension| {
+            attributes[row * dimensions + dimension]
+        });
         let mut start = vec![0.0; rows];
         start.resize(panels.padded(), f32::NEG_INFINITY);
         Self { panels, start }
@@ -84,7 +85,8 @@ mod tests {
 
     /// Full sort of scalar scores.
     fn reference(attributes: &[f32], dimensions: usize, weights: &[f32], k: usize) -> Vec<u32> {
-        let score = |row: &[f32]| row.iter().zip(weights).fold(0.0_f32, |s, (x, w)| w.mul_add(*x, s));
+        let score =
+            |row: &[f32]| row.iter().zip(weights).fold(0.0_f32, |s, (x, w)| w.mul_add(*x, s));
         let scores: Vec<f32> = attributes.chunks(dimensions).map(score).collect();
         let mut order: Vec<u32> = (0..scores.len() as u32).collect();
         order.sort_by(|a, b| {
@@ -96,7 +98,13 @@ mod tests {
         order
     }
 
-    fn found(isa: Isa, attributes: &[f32], dimensions: usize, weights: &[f32], k: usize) -> Vec<u32> {
+    fn found(
+        isa: Isa,
+        attributes: &[f32],
+        dimensions: usize,
+        weights: &[f32],
+        k: usize,
+    ) -> Vec<u32> {
         let packed = PackedRows::pack(attributes, dimensions);
         let queries = weights.len() / dimensions;
         let mut out = vec![0; queries * k];

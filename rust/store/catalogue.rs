@@ -147,7 +147,8 @@ impl Catalogue {
 
     /// Attributes before standardisation, and the category.
     fn raw(&self, row: u64, values: &mut [f32; DRAWS]) -> ([f32; ATTRIBUTES], usize) {
-        let origin = Origin { seed: self.seed, session: row, page: 0, purpose: Purpose::WorldItems };
+        let origin =
+            Origin { seed: self.seed, session: row, page: 0, purpose: Purpose::WorldItems };
         self.kernels.uniforms(origin, values);
         let category = match self.categories {
             Categories::Even => (row % QUERIES as u64) as usize,

@@ -72,8 +72,9 @@ impl Customers {
                 let shapes: Vec<f64> =
                     base.iter().map(|share| SPREAD * size as f64 * share + FLOOR).collect();
                 let own = source.dirichlet(&shapes);
-                probabilities
-                    .extend(own.iter().zip(&base).map(|(own, base)| OWN * own + (1.0 - OWN) * base));
+                probabilities.extend(
+                    own.iter().zip(&base).map(|(own, base)| OWN * own + (1.0 - OWN) * base),
+                );
                 first += size;
             }
         }

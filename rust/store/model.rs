@@ -72,7 +72,12 @@ pub struct Referee {
 }
 
 impl Referee {
-    pub(super) fn new(config: &Config, strength: Strength, taste: &Taste, shelves: &[Shelf]) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        strength: Strength,
+        taste: &Taste,
+        shelves: &[Shelf],
+    ) -> Self {
         let appeal = shelves.iter().map(|shelf| {
             let of = |theta: &[f64; ATTRIBUTES]| -> Vec<f64> {
                 let utility = |x: &[f32]| strength.tau * utility(theta, x);

@@ -130,8 +130,7 @@ impl Metric<'_> {
         let unit = self.unit(&part);
         let towards = self.random_orthogonal(source, &[*along, unit]);
         let angle = degrees * std::f64::consts::PI / 180.0;
-        let turned =
-            combine(norm * libm::cos(angle), &unit, norm * libm::sin(angle), &towards);
+        let turned = combine(norm * libm::cos(angle), &unit, norm * libm::sin(angle), &towards);
         combine(1.0, &turned, self.inner(v, along), along)
     }
 }
