@@ -19,6 +19,7 @@ mod catalogue;
 pub mod counters;
 mod customers;
 mod draws;
+pub mod expect;
 pub mod model;
 pub mod page;
 mod taste;
@@ -35,7 +36,7 @@ use crate::search::packed::PackedRows;
 use crate::simulator::{Field, Schema};
 use crate::tensor_file;
 
-pub use calibrate::{Calibration, World};
+pub use calibrate::{Calibration, Course, World};
 pub use catalogue::{Categories, Item, MOST_ITEMS};
 pub use customers::{ARCHETYPES, Customers, FIELDS, QUERIES, QUERY_FIELD};
 pub use draws::Draws;

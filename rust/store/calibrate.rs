@@ -35,7 +35,7 @@ const ORACLE: f64 = 0.200;
 const SAMPLES: f64 = 3_000.0;
 const LEAST_SAMPLES: f64 = 16.0;
 /// So many times as many samples check the result.
-const CHECK_SAMPLES: f64 = 4.0;
+pub(super) const CHECK_SAMPLES: f64 = 4.0;
 /// Steps of the search for the best constant action, from each of its starts.
 const SEARCH_STEPS: usize = 1_500;
 /// A session's chance below which it is not followed further.
@@ -98,6 +98,17 @@ impl Course {
     /// Share of pages that sell.
     pub fn r2p(&self) -> f64 {
         self.buys / self.pages
+    }
+
+    /// Adds sessions of another course, with this weight.
+    pub(super) fn add(&mut self, other: &Self, weight: f64) {
+        self.buys += weight * other.buys;
+        self.pages += weight * other.pages;
+        if self.lengths.len() < other.lengths.len() {
+            self.lengths.resize(other.lengths.len(), 0.0);
+        }
+        let lengths = self.lengths.iter_mut().zip(&other.lengths);
+        lengths.for_each(|(mine, theirs)| *mine += weight * theirs);
     }
 
     /// The fewest pages that this share of sessions do not exceed.
@@ -265,12 +276,12 @@ impl<'a> World<'a> {
     }
 
     /// Pages of the logging policy.
-    fn logged(&self, part: Part, times: f64) -> Pages {
+    pub(super) fn logged(&self, part: Part, times: f64) -> Pages {
         self.drawn(part, times, |source| (LOGGED_SD * source.normal()) as f32)
     }
 
     /// Pages of actions that are uniform on the box.
-    fn uniform(&self) -> Pages {
+    pub(super) fn uniform(&self) -> Pages {
         let [low, high] = ACTION_RANGE;
         self.drawn(Part::Uniform, 1.0, |source| low + (high - low) * source.uniform() as f32)
     }

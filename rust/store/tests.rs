@@ -2,6 +2,7 @@
 
 use super::batch::{Reward, Rules, StoreBatch};
 use super::counters::Counters;
+use super::expect::Shown;
 use super::model::{CHOICES, Constant};
 use super::page::{Pages, Sessions, Workspace};
 use super::*;
@@ -247,4 +248,38 @@ fn snapshots_go_on_as_the_original_and_refuse_what_is_damaged() {
         }
     }
     assert!(refused > 50, "{refused}");
+}
+
+#[test]
+fn drift_and_the_time_of_day_move_what_they_should() {
+    let mut swing = (0.0, 0.0);
+    for seed in [0, 100 << 32] {
+        let today = Store::new(Config::new(seed), Some(1)).expect("fair");
+        let strength = Some(today.strength);
+        let r2p = |change: &dyn Fn(&mut Config), shown| {
+            let mut config = Config { strength, ..Config::new(seed) };
+            change(&mut config);
+            Store::new(config, Some(1)).expect("a store").expected(shown).expect("exact").r2p()
+        };
+        let hours = (0..24).map(|hour| r2p(&|c| c.hour = Hour::At(hour.into()), Shown::Logger));
+        let hours: Vec<f64> = hours.collect();
+        let low = hours.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = hours.iter().copied().fold(0.0, f64::max);
+        assert!((0.079..0.085).contains(&low) && (0.096..0.102).contains(&high), "{low} {high}");
+        swing = (swing.0 + low / 2.0, swing.1 + high / 2.0);
+        let uniform = r2p(&|c| c.hour = Hour::Uniform, Shown::Logger);
+        let mean = hours.iter().sum::<f64>() / 24.0;
+        assert!((uniform - mean).abs() < 1e-3, "{uniform} {mean}");
+        // A policy of day 0 loses its lead over the logger as days pass.
+        let best = today.calibration.as_ref().expect("calibrated").best_weights;
+        let action = std::array::from_fn(|d| best[d] - today.production[d]);
+        let lift = |day| {
+            let of = |shown| r2p(&|c| c.day = day, shown);
+            of(Shown::Constant(&action)) / of(Shown::Logger) - 1.0
+        };
+        let lifts = [0, 1, 7, 30].map(lift);
+        println!("lifts of the best constant action of day 0: {lifts:.3?}; hours {low:.4} {high:.4}");
+        assert!(lifts[0] > 0.25 && lifts[0] > lifts[1] && lifts[1] > lifts[2] && lifts[2] > lifts[3]);
+    }
+    assert!((swing.0 - 0.082).abs() < 0.002 && (swing.1 - 0.099).abs() < 0.002, "{swing:?}");
 }
