@@ -30,12 +30,16 @@ const LEVEL_STEPS: usize = 18;
 /// The share of pages that sell under the logger and under the oracle.
 const LOGGER: f64 = 0.090;
 const ORACLE: f64 = 0.200;
-/// Sampled pages (or sequences of pages) of each query.
-const SAMPLES: usize = 96;
+/// Sampled pages (or sequences of pages) of all queries together, and of each at least. Frequent
+/// queries get more: the sampling error of the share of pages that sell is then about .0006.
+const SAMPLES: f64 = 3_000.0;
+const LEAST_SAMPLES: f64 = 16.0;
+/// So many times as many samples check the result.
+pub(super) const CHECK_SAMPLES: f64 = 4.0;
 /// Steps of the search for the best constant action, from each of its starts.
 const SEARCH_STEPS: usize = 1_500;
 /// A session's chance below which it is not followed further.
-const NEGLIGIBLE: f64 = 1e-12;
+const NEGLIGIBLE: f64 = 1e-8;
 /// Customers by whom structure is checked, and how much there has to be (nat).
 const CHECKED_CUSTOMERS: u64 = 20_000;
 const LEAST_CORRELATION: f64 = 1.0;
@@ -96,6 +100,17 @@ impl Course {
         self.buys / self.pages
     }
 
+    /// Adds sessions of another course, with this weight.
+    pub(super) fn add(&mut self, other: &Self, weight: f64) {
+        self.buys += weight * other.buys;
+        self.pages += weight * other.pages;
+        if self.lengths.len() < other.lengths.len() {
+            self.lengths.resize(other.lengths.len(), 0.0);
+        }
+        let lengths = self.lengths.iter_mut().zip(&other.lengths);
+        lengths.for_each(|(mine, theirs)| *mine += weight * theirs);
+    }
+
     /// The fewest pages that this share of sessions do not exceed.
     fn quantile(&self, share: f64) -> u32 {
         let mut sum = 0.0;
@@ -151,7 +166,7 @@ impl<'a> World<'a> {
 
     /// Bisects `tau` and `b0`, then checks that the world is a fair test.
     pub fn calibrate(&self) -> Result<(Strength, Calibration)> {
-        let logged = self.logged(Part::Logged);
+        let logged = self.logged(Part::Logged, 1.0);
         let oracle = self.oracle();
         let bisected = |low: f64, high: f64, steps, too_low: &dyn Fn(f64) -> bool| {
             (0..steps).fold((low, high), |(low, high), _| {
@@ -160,13 +175,13 @@ impl<'a> World<'a> {
             })
         };
         let level = |tau| {
-            let masses = self.masses(tau, |_| &logged);
+            let masses = self.masses(&self.appeal(tau), |_| &logged);
             let too_low = |b0| self.course(&masses, b0).r2p() < LOGGER;
             let (low, high) = bisected(LEVEL_RANGE.0, LEVEL_RANGE.1, LEVEL_STEPS, &too_low);
             0.5 * (low + high)
         };
         let too_low = |tau| {
-            let masses = self.masses(tau, |archetype| &oracle[archetype]);
+            let masses = self.masses(&self.appeal(tau), |archetype| &oracle[archetype]);
             self.course(&masses, level(tau)).r2p() < ORACLE
         };
         let (low, high) = bisected(TAU_RANGE.0, TAU_RANGE.1, STRENGTH_STEPS, &too_low);
@@ -180,15 +195,14 @@ impl<'a> World<'a> {
     /// Everything that is asserted or expected of a world of this strength.
     fn figures(&self, strength: Strength, oracle: &[Pages]) -> Calibration {
         // Pages of its own: a check on those that were fitted would say little.
-        let logged = self.logged(Part::LoggedAgain);
+        let logged = self.logged(Part::LoggedAgain, CHECK_SAMPLES);
         let course = self.course_under(strength, &logged);
         let zero = self.constant(&self.production);
-        let masses = self.masses(strength.tau, |archetype| &oracle[archetype]);
         let (best_constant, best_weights) = self.best_constant(strength);
         let (entropy, total_correlation) = self.customers.entropy(self.seed, CHECKED_CUSTOMERS);
         Calibration {
             logger: course.r2p(),
-            oracle: self.course(&masses, strength.b0).r2p(),
+            oracle: self.course_for(strength, oracle).r2p(),
             zero: self.course_under(strength, &zero).r2p(),
             uniform: self.course_under(strength, &self.uniform()).r2p(),
             best_constant,
@@ -223,10 +237,11 @@ impl<'a> World<'a> {
         within("R2P of the best constant action", found.best_constant, 0.12, 0.15)
     }
 
-    /// Pages under weights that depend on query, sample and page of the sequence.
+    /// Pages under weights that depend on query, sample and page of the sequence; so many samples
+    /// of each query.
     pub fn pages(
         &self,
-        samples: usize,
+        samples: impl Fn(usize) -> usize,
         mut weights: impl FnMut(usize, usize, usize) -> [f32; ATTRIBUTES],
     ) -> Pages {
         let mut scores = Vec::new();
@@ -235,7 +250,7 @@ impl<'a> World<'a> {
         let length = most.min(if self.repeat { 1 } else { shortest / PAGE });
         let pages = self.shelves.iter().enumerate().map(|(query, shelf)| {
             scores.resize(shelf.packed.stride(), 0.0);
-            let mut pages = vec![[0; PAGE]; samples * length];
+            let mut pages = vec![[0; PAGE]; samples(query) * length];
             for index in 0..pages.len() {
                 let (sample, number) = (index / length, index % length);
                 shelf.packed.score(self.kernels, 1, &weights(query, sample, number), &mut scores);
@@ -251,7 +266,7 @@ impl<'a> World<'a> {
 
     /// Pages under constant weights.
     pub fn constant(&self, weights: &[f32; ATTRIBUTES]) -> Pages {
-        self.pages(1, |_, _, _| *weights)
+        self.pages(|_| 1, |_, _, _| *weights)
     }
 
     /// The pages that sell best to each archetype: the ten items that it likes most.
@@ -261,34 +276,43 @@ impl<'a> World<'a> {
     }
 
     /// Pages of the logging policy.
-    fn logged(&self, part: Part) -> Pages {
-        self.drawn(part, |source| (LOGGED_SD * source.normal()) as f32)
+    pub(super) fn logged(&self, part: Part, times: f64) -> Pages {
+        self.drawn(part, times, |source| (LOGGED_SD * source.normal()) as f32)
     }
 
     /// Pages of actions that are uniform on the box.
-    fn uniform(&self) -> Pages {
+    pub(super) fn uniform(&self) -> Pages {
         let [low, high] = ACTION_RANGE;
-        self.drawn(Part::Uniform, |source| low + (high - low) * source.uniform() as f32)
+        self.drawn(Part::Uniform, 1.0, |source| low + (high - low) * source.uniform() as f32)
     }
 
     /// Pages of actions whose dimensions are drawn one by one.
-    fn drawn(&self, part: Part, draw: impl Fn(&mut Draws) -> f32) -> Pages {
+    fn drawn(&self, part: Part, times: f64, draw: impl Fn(&mut Draws) -> f32) -> Pages {
         let mut streams: Vec<Draws> =
             (0..QUERIES as u64).map(|query| draws(self.seed, part, query)).collect();
-        self.pages(SAMPLES, |query, _, _| {
+        let samples = |query: usize| {
+            let share: f64 = (0..ARCHETYPES).map(|k| self.customers.cell(k, query)).sum();
+            (times * SAMPLES * share).max(LEAST_SAMPLES).round() as usize
+        };
+        self.pages(samples, |query, _, _| {
             self.production.map(|production| production + draw(&mut streams[query]))
         })
     }
 
+    /// `exp(theta_k x)` of all candidates.
+    fn appeal(&self, tau: f64) -> Appeal {
+        let of = |utilities: &Vec<f64>| utilities.iter().map(|u| libm::exp(tau * u)).collect();
+        self.utilities.iter().map(of).collect()
+    }
+
     /// The weight of buying anything on each page, `sum exp(theta_k x)`, for each cell.
-    fn masses<'p>(&self, tau: f64, pages: impl Fn(usize) -> &'p Pages) -> Masses {
+    fn masses<'p>(&self, appeal: &Appeal, pages: impl Fn(usize) -> &'p Pages) -> Masses {
         let mut length = 1;
         let mut cells = Vec::with_capacity(QUERIES * ARCHETYPES);
         for query in 0..QUERIES {
             let count = self.shelves[query].rows.len();
             for archetype in 0..ARCHETYPES {
-                let utilities = &self.utilities[query][archetype * count..][..count];
-                let appeal: Vec<f64> = utilities.iter().map(|u| libm::exp(tau * u)).collect();
+                let appeal = &appeal[query][archetype * count..][..count];
                 let pages = pages(archetype);
                 length = pages.length;
                 let sum = |page: &Page| page.iter().map(|item| appeal[*item as usize]).sum();
@@ -321,19 +345,22 @@ impl<'a> World<'a> {
 
     /// How sessions go under a policy that does not know archetypes.
     pub fn course_under(&self, strength: Strength, pages: &Pages) -> Course {
-        self.course(&self.masses(strength.tau, |_| pages), strength.b0)
+        self.course(&self.masses(&self.appeal(strength.tau), |_| pages), strength.b0)
     }
 
     /// How sessions go under pages that are made for each archetype.
     pub fn course_for(&self, strength: Strength, pages: &[Pages]) -> Course {
-        self.course(&self.masses(strength.tau, |archetype| &pages[archetype]), strength.b0)
+        let appeal = self.appeal(strength.tau);
+        self.course(&self.masses(&appeal, |archetype| &pages[archetype]), strength.b0)
     }
 
     /// The best constant action: a search that keeps what is better, from three starts, with
     /// steps that grow when they help and shrink when they do not.
     fn best_constant(&self, strength: Strength) -> (f64, [f32; ATTRIBUTES]) {
+        let appeal = self.appeal(strength.tau);
         let value = |weights: &[f32; ATTRIBUTES]| {
-            self.course_under(strength, &self.constant(weights)).r2p()
+            let pages = self.constant(weights);
+            self.course(&self.masses(&appeal, |_| &pages), strength.b0).r2p()
         };
         let unit = |weights: [f64; ATTRIBUTES]| {
             let norm = weights.iter().map(|w| w * w).sum::<f64>().sqrt();
@@ -368,15 +395,17 @@ impl<'a> World<'a> {
         for query in 0..QUERIES {
             let share: f64 = (0..ARCHETYPES).map(|k| self.customers.cell(k, query)).sum();
             let reference = &base.pages[query][0];
-            for page in pages.pages[query].iter().step_by(pages.length) {
-                let new = page.iter().filter(|item| !reference.contains(item)).count();
-                sum += share * new as f64 / PAGE as f64;
-                total += share;
-            }
+            let first = pages.pages[query].iter().step_by(pages.length);
+            let new = first.clone().flatten().filter(|item| !reference.contains(item)).count();
+            sum += share * new as f64 / (first.len() * PAGE) as f64;
+            total += share;
         }
         sum / total
     }
 }
+
+/// `exp(theta_k x)` of each query's candidates, all archetypes one after the other.
+type Appeal = Vec<Vec<f64>>;
 
 /// The weight of buying on each page, by cell with its probability.
 struct Masses {

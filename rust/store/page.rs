@@ -423,7 +423,7 @@ impl Sessions {
             page.iter().for_each(|p| bits[*p as usize / 64] |= 1 << (p % 64));
         }
         let lane = &mut self.lanes[index];
-        lane.shown += 1;
+        lane.shown = lane.shown.wrapping_add(1);
         lane.page += 1;
         (lane.bought, lane.turned, lane.cents, lane.slot) = (0, 0, 0, PAGE as u8);
         match choice {
@@ -495,6 +495,26 @@ impl Sessions {
             seen(f32::from(lane.turned), config.observe_feedback),
             seen(lane.page as f32, config.observe_page),
         ]
+    }
+
+    /// Whether the candidates that a saved lane was shown are such as its session can go on with.
+    pub fn struck_fits(&self, store: &Store, saved: &Saved) -> bool {
+        if self.words == 0 {
+            return true;
+        }
+        let per_query = store.config.candidates.div_ceil(64);
+        let own = if self.words > per_query { usize::from(saved.lane.query) } else { 0 };
+        saved.struck.chunks(per_query).enumerate().all(|(index, bits)| {
+            let query = if self.words > per_query { index } else { saved.lane.query.into() };
+            let count = store.shelves[query].rows.len();
+            let beyond = bits.iter().enumerate().any(|(word, bits)| {
+                let inside = count.saturating_sub(64 * word).min(64);
+                inside < 64 && bits >> inside != 0
+            });
+            let left =
+                count as u32 - bits.iter().map(|b| b.count_ones()).sum::<u32>().min(count as u32);
+            !beyond && (index != own || saved.lane.over() || left as usize >= PAGE)
+        })
     }
 
     /// Puts back a lane that was saved, with what belongs to it. All lengths and codes are valid.
