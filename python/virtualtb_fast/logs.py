@@ -162,7 +162,8 @@ class SessionLog:
         seen = index - np.maximum.accumulate(np.where(starts, index, 0))
         earlier = int(about["memory"]) - 1
         chosen = index[rows]
-        out = np.zeros((len(chosen), schema.observation_width + earlier * schema.action), np.float32)
+        width = schema.observation_width + earlier * schema.action
+        out = np.zeros((len(chosen), width), np.float32)
         out[:, schema.customer_columns] = schema.one_hot(self["customer"][rows])
         # A purchase ends the session or brings another customer, so none is ever observed.
         if about["observe_feedback"] == "true":

@@ -172,8 +172,10 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Counts and what follows from them, as JSON can hold them."""
-        names = ("pages", "sessions", "clicks", "second", "pages_with_click", "page_items")
-        names += ("pages_with_purchase", "units")
+        names = (
+            *("pages", "sessions", "clicks", "second", "pages_with_click", "page_items"),
+            *("pages_with_purchase", "units"),
+        )
         return {
             **{name: getattr(self, name) for name in names},
             "ctr": self.ctr,
@@ -304,11 +306,11 @@ def rollout(
     Args:
         simulator: A simulator, its name, or its file; or a store whose sessions end.
         policy: ``"random"`` (uniform on the action box), ``"zero"``, ``"gaussian:SIGMA"``,
-            in a store ``"logger"`` and ``"logger:query"``, ``"constant:FILE"``, the path of a policy's ``.safetensors``, a `Policy`, or a function
-            of (observation float32 (n, D), session int64 (n,), page int64 (n,)) that returns
-            (n, A) numbers for these n sessions. A function is called on this thread, with fresh
-            arrays; for a result that does not depend on ``batch_size`` it must be pure. Its
-            ``action_logp`` is recorded as 0.
+            ``"constant:FILE"``, in a store ``"logger"`` and ``"logger:query"``, the path of a
+            policy's ``.safetensors``, a `Policy`, or a function of (observation float32 (n, D),
+            session int64 (n,), page int64 (n,)) that returns (n, A) numbers for these n sessions.
+            A function is called on this thread, with fresh arrays; for a result that does not
+            depend on ``batch_size`` it must be pure. Its ``action_logp`` is recorded as 0.
         sessions: How many sessions to play.
         pages: Instead of ``sessions``: play the fewest sessions, from 0 on, that have at least
             this many pages.

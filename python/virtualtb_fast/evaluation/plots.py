@@ -97,8 +97,9 @@ def _clicks(axes: Any, summary: Summary) -> None:
     axes.plot(pages, mean, color=_BLUE, linewidth=2, marker="o", markersize=3.5)
     overall = summary.clicks / summary.pages
     axes.axhline(overall, color=_ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+    rate = "" if summary.priced else f" (CTR {summary.ctr:.4f})"
     axes.annotate(
-        f"dashed: all pages, {overall:.3f}" + ("" if summary.priced else f" (CTR {summary.ctr:.4f})"),
+        f"dashed: all pages, {overall:.3f}{rate}",
         # Below the line, near the axis: clicks are seldom so few that the curve comes here.
         xy=(0.99, 0.03),
         xycoords="axes fraction",

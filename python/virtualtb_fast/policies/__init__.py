@@ -57,8 +57,8 @@ class Policy:
         Args:
             text: ``random`` (uniform on the action box), ``zero``, ``gaussian:SIGMA``, ``logger``
                 (what a store's logs are made with) or ``logger:query`` (the same with means that
-                depend on the customer's query), ``constant:FILE`` (numbers in a ``.npy`` or text file), or the path of a policy's
-                ``.safetensors`` file.
+                depend on the customer's query), ``constant:FILE`` (numbers in a ``.npy`` or text
+                file), or the path of a policy's ``.safetensors`` file.
 
         Raises:
             InvalidArgumentError: none of these.
