@@ -267,7 +267,7 @@ impl<'a, S: Scene> Player<'a, S> {
         entering.clear();
         let mut over = 0;
         active.retain(|lane| {
-            if !scene.shown(sessions, *lane).over {
+            if !scene.over(sessions, *lane) {
                 return true;
             }
             over += 1;

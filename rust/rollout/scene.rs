@@ -28,8 +28,6 @@ pub struct Page {
     /// Price of what was bought.
     pub value: f32,
     pub hour: f32,
-    /// Whether it was the session's last page.
-    pub over: bool,
 }
 
 /// Customers who can be shown pages, many sessions side by side.
@@ -80,6 +78,8 @@ pub trait Scene: Sync {
     fn observe(&self, sessions: &Self::Sessions, lane: usize, out: &mut [f32]);
     /// The page that a lane was shown last.
     fn shown(&self, sessions: &Self::Sessions, lane: usize) -> Page;
+    /// Whether that was the last page of its session.
+    fn over(&self, sessions: &Self::Sessions, lane: usize) -> bool;
     /// Rows of the items on that page; empty if there are none.
     fn items<'s>(&self, sessions: &'s Self::Sessions, lane: usize) -> &'s [u32];
 }
@@ -155,6 +155,10 @@ impl Scene for Simulator {
         sessions.observe_into_zeros(self, lane, out);
     }
 
+    fn over(&self, sessions: &Self::Sessions, lane: usize) -> bool {
+        sessions.lanes[lane].over()
+    }
+
     fn shown(&self, sessions: &Self::Sessions, lane: usize) -> Page {
         let lane = &sessions.lanes[lane];
         Page {
@@ -165,7 +169,6 @@ impl Scene for Simulator {
             outcome: if lane.over() { LEAVE } else { TURN },
             value: 0.0,
             hour: f32::NAN,
-            over: lane.over(),
         }
     }
 
@@ -258,6 +261,10 @@ impl Scene for Store {
         sessions.observe_into_zeros(self, lane, out);
     }
 
+    fn over(&self, sessions: &Self::Sessions, lane: usize) -> bool {
+        sessions.lanes[lane].over()
+    }
+
     fn shown(&self, sessions: &Self::Sessions, lane: usize) -> Page {
         let lane = &sessions.lanes[lane];
         Page {
@@ -268,7 +275,6 @@ impl Scene for Store {
             outcome: lane.outcome,
             value: (f64::from(lane.cents) / 100.0) as f32,
             hour: lane.hour,
-            over: lane.over(),
         }
     }
 

@@ -278,8 +278,12 @@ fn drift_and_the_time_of_day_move_what_they_should() {
             of(Shown::Constant(&action)) / of(Shown::Logger) - 1.0
         };
         let lifts = [0, 1, 7, 30].map(lift);
-        println!("lifts of the best constant action of day 0: {lifts:.3?}; hours {low:.4} {high:.4}");
-        assert!(lifts[0] > 0.25 && lifts[0] > lifts[1] && lifts[1] > lifts[2] && lifts[2] > lifts[3]);
+        println!(
+            "lifts of the best constant action of day 0: {lifts:.3?}; hours {low:.4} {high:.4}"
+        );
+        assert!(
+            lifts[0] > 0.25 && lifts[0] > lifts[1] && lifts[1] > lifts[2] && lifts[2] > lifts[3]
+        );
     }
     assert!((swing.0 - 0.082).abs() < 0.002 && (swing.1 - 0.099).abs() < 0.002, "{swing:?}");
 }
