@@ -254,6 +254,16 @@ when fewer than 10 candidates are left |
         """Columns of an observation: 91, and 27 more for each remembered action."""
         return self._native.observation_width
 
+    @property
+    def max_index(self) -> int:
+        """The number of the last page that a customer may see, from 0."""
+        return self._native.max_index
+
+    @property
+    def memory(self) -> int:
+        """The last so many actions that are observed, this page's included."""
+        return self._native.memory
+
     @functools.cached_property
     def production(self) -> NDArray[np.float32]:
         """(27,): ``w_base``, the weights that an action is added to."""

@@ -166,6 +166,16 @@ impl PyStore {
         self.0.config.items
     }
 
+    #[getter]
+    fn max_index(&self) -> u32 {
+        self.0.config.max_index
+    }
+
+    #[getter]
+    fn memory(&self) -> usize {
+        self.0.config.memory
+    }
+
     /// What tells it apart, for people.
     fn describe(&self) -> String {
         let Config { seed, items, day, .. } = &self.0.config;
