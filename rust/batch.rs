@@ -44,6 +44,12 @@ pub enum Autoreset {
     Disabled,
 }
 
+impl Autoreset {
+    /// What callers call them.
+    pub const WORDS: [(&str, Self); 3] =
+        [("NextStep", Self::NextStep), ("SameStep", Self::SameStep), ("Disabled", Self::Disabled)];
+}
+
 /// What a page is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reward {

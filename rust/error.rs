@@ -60,6 +60,9 @@ pub enum Error {
     /// The caller asked for a stop (Ctrl-C).
     #[error("interrupted")]
     Interrupted,
+    /// A customer model that was called back failed.
+    #[error("the customer model failed: {0}")]
+    Model(String),
     /// A policy that was called back failed; its own error is kept by the caller.
     #[error("the policy failed: {0}")]
     Policy(String),

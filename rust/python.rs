@@ -12,7 +12,25 @@ mod store;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::error::Error;
 use crate::kernels::{Isa, Kernels};
+use errors::{exception, to_py};
+
+/// One of some words, or an error that lists them.
+fn word<T: Copy>(what: &str, value: &str, words: &[(&str, T)]) -> PyResult<T> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let expected: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        to_py(Error::argument(what, format!("one of {}", expected.join(", ")), value))
+    })
+}
+
+fn refused_action(message: String) -> PyErr {
+    exception("InvalidActionError", (message,))
+}
+
+fn refused_argument(message: String) -> PyErr {
+    exception("InvalidArgumentError", (message,))
+}
 
 /// What this CPU offers and what is in use.
 #[pyfunction]
@@ -37,6 +55,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<simulator::PySimulator>()?;
     module.add_class::<batch::PySessionBatch>()?;
     module.add_class::<store::PyStore>()?;
+    module.add_class::<store::PyStoreBatch>()?;
     log::register(module)?;
     policy::register(module)?;
     rollout::register(module)

@@ -33,7 +33,8 @@ use crate::kernels::Kernels;
 use crate::parallel;
 use crate::rng::{Origin, Purpose};
 use crate::search::packed::PackedRows;
-use crate::simulator::{Field, Schema};
+use crate::session::refused_value;
+use crate::simulator::{Field, LARGEST_ACTION, Schema};
 use crate::tensor_file;
 
 pub use calibrate::{Calibration, Course, World};
@@ -355,6 +356,26 @@ impl Store {
     /// page's where the memory is longer than 1.
     pub fn observation_width(&self) -> usize {
         self.schema.observation_width() + (self.config.memory - 1) * ATTRIBUTES
+    }
+
+    /// Rows of the pages that actions (27 values each) show to customers with these queries.
+    pub fn pages(&self, actions: &[f32], queries: &[u8]) -> Result<Vec<u32>> {
+        if let Some(query) = queries.iter().find(|query| usize::from(**query) >= QUERIES) {
+            return Err(Error::argument("queries", format!("0 to {}", QUERIES - 1), query));
+        }
+        if let Some(value) = refused_value(actions) {
+            let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
+            return Err(Error::argument("actions", expected, value));
+        }
+        let (mut rows, mut scores) = (Vec::with_capacity(queries.len() * PAGE), Vec::new());
+        let mut page = [0; PAGE];
+        for (action, query) in actions.chunks(ATTRIBUTES).zip(queries) {
+            let weights: [f32; ATTRIBUTES] = std::array::from_fn(|d| self.production[d] + action[d]);
+            let shelf = &self.shelves[usize::from(*query)];
+            shelf.packed.top_k(self.kernels, 1, &weights, PAGE, &mut scores, &mut page);
+            rows.extend(page.iter().map(|position| shelf.rows[*position as usize]));
+        }
+        Ok(rows)
     }
 
     /// A world to compute exact figures with: the share of pages that sell under given pages.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtualtb_fast import envs as _envs
 from virtualtb_fast.errors import (
+    CustomerModelError,
     DegenerateWorldError,
     FileFormatError,
     InvalidActionError,
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
     from virtualtb_fast.published import import_published
     from virtualtb_fast.rollout import rollout
     from virtualtb_fast.simulator import Simulator, load_simulator
+    from virtualtb_fast.store import ConstantCustomer, GroundTruthStore
 
 __all__ = [
+    "ConstantCustomer",
+    "CustomerModelError",
     "DegenerateWorldError",
     "FileFormatError",
+    "GroundTruthStore",
     "InvalidActionError",
     "InvalidArgumentError",
     "MissingExtraError",
@@ -49,6 +54,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "ConstantCustomer": "virtualtb_fast.store",
+    "GroundTruthStore": "virtualtb_fast.store",
     "Simulator": "virtualtb_fast.simulator",
     "__version__": "virtualtb_fast._core",
     "import_published": "virtualtb_fast.published",

@@ -5,6 +5,7 @@ Messages name what was expected and what was got. The native module raises the s
 """
 
 __all__ = [
+    "CustomerModelError",
     "DegenerateWorldError",
     "FileFormatError",
     "InvalidActionError",
@@ -47,6 +48,10 @@ class OutputError(VirtualTBError, OSError):
 
 class PolicyError(VirtualTBError, RuntimeError):
     """A policy given as a Python callable failed, or returned something that is no action."""
+
+
+class CustomerModelError(VirtualTBError, RuntimeError):
+    """A customer model given as a Python callable failed, or returned something that is no answer."""
 
 
 class MissingExtraError(VirtualTBError, ImportError):

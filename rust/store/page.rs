@@ -161,6 +161,11 @@ impl Pages<'_> {
         &self.sessions.lanes[self.index(row)]
     }
 
+    /// Actions that may be looked at.
+    pub fn memory(&self) -> usize {
+        self.sessions.memory
+    }
+
     /// Field codes of the customer.
     pub fn customer(&self, row: usize) -> &[u8] {
         self.sessions.customer(self.index(row))
