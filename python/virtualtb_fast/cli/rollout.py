@@ -143,7 +143,8 @@ def _say_what_is_left(path: str | None) -> None:
 
 
 def _title(place: Simulator | GroundTruthStore, options: argparse.Namespace) -> str:
-    return f"{place.name}, policy {options.policy}, seed {options.seed}"
+    world = "" if options.store is None else f" {options.store}"
+    return f"{place.name}{world}, policy {options.policy}, seed {options.seed}"
 
 
 def _report(

@@ -59,6 +59,7 @@ def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "")
     """
     require(path)
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4.4), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
@@ -68,6 +69,7 @@ def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "")
     _lengths(right, summary)
     for axes in (left, right):
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_INK)
         axes.tick_params(colors=_INK, labelsize=9)
