@@ -59,7 +59,7 @@ class Items:
     """Some items of a catalogue."""
 
     attributes: NDArray[np.float32]
-    """(n, 27): standardised; 0 is the log-price, 1 sales, 2 historical click-through, rest latent."""
+    """(n, 27), standardised: 0 log-price, 1 sales, 2 historical click-through, the rest latent."""
     category: NDArray[np.uint8]
     """(n,): the query whose candidates the item may be among."""
     price: NDArray[np.float64]
@@ -103,13 +103,13 @@ class Hidden:
     calibration: dict[str, Any] | None
     """Figures of the calibration: R2P of ``logger`` (on pages of its own), ``oracle``, ``zero``,
     ``uniform`` and ``best_constant`` with its ``best_action``; ``slots_changed``, ``mean_length``,
-    ``length_quantiles`` (10, 50, 90, 99 %), ``entropy`` and ``total_correlation`` (nat). None if the
-    store was made with explicit parameters."""
+    ``length_quantiles`` (10, 50, 90, 99 %), ``entropy`` and ``total_correlation`` (nat). None if
+    the store was made with explicit parameters."""
     production: NDArray[np.float32] = field(repr=False)
     _native: _core.Store = field(repr=False)
 
     def log_density(self, codes: ArrayLike) -> NDArray[np.float64]:
-        """ln p(x) of customers.
+        """Logarithms of p(x) of customers.
 
         Args:
             codes: Category codes, integers (n, 11).
@@ -138,7 +138,8 @@ class Hidden:
         theta = self.theta[np.asarray(archetypes)]
         # Any positive multiple ranks alike: this one keeps the action well within the box.
         weights = 0.5 * theta / np.abs(theta).max(-1, keepdims=True)
-        return (weights - self.production).astype(np.float32)
+        action: NDArray[np.float32] = (weights - self.production).astype(np.float32)
+        return action
 
 
 class GroundTruthStore:
@@ -149,10 +150,10 @@ class GroundTruthStore:
 
     | argument | what |
     |---|---|
-    | ``seed`` | of the world; experiments use ``(run << 32) \\| (purpose << 24)`` |
+    | ``seed`` | of the world; the runs of an experiment use ``run << 32`` |
     | ``items`` | items of the catalogue, 180 to 2^32 - 2 |
     | ``candidates`` | the first so many items of its category are the candidates of a query |
-    | ``categories`` | ``"even"``: category = row mod 18; ``"long-tail"``: shares fall as a power law |
+    | ``categories`` | ``"even"``: row mod 18; ``"long-tail"``: shares fall as a power law |
     | ``day`` | 0 to 30: tastes turn and the mix of customers moves as days pass |
     | ``hour`` | ``None``, an hour in [0, 24), or ``"uniform"``: each session has its own |
     | ``memory`` | the last so many actions are observed, and may be looked at by ``customers`` |
@@ -219,9 +220,7 @@ when fewer than 10 candidates are left |
         )
         self._set(native, customers)
 
-    def _set(
-        self, native: _core.Store, customers: CustomerModel | ConstantCustomer | None
-    ) -> None:
+    def _set(self, native: _core.Store, customers: CustomerModel | ConstantCustomer | None) -> None:
         self._customers = customers
         self._plain = native
         if isinstance(customers, ConstantCustomer):
@@ -229,9 +228,6 @@ when fewer than 10 candidates are left |
                 _real("buy", customers.buy), _real("turn", customers.turn)
             )
         elif customers is not None:
-            if not callable(customers):
-                expected = "None, a ConstantCustomer or a function"
-                raise InvalidArgumentError(f"customers: expected {expected}, got {customers!r}")
             native = native.with_function(customers, _name(customers))
         self._native = native
 
@@ -289,9 +285,7 @@ when fewer than 10 candidates are left |
         """Rows of the items that a query (field 9) selects, ascending."""
         return self._native.candidates(_integer("query", query))
 
-    def pages(
-        self, actions: NDArray[np.float32], queries: NDArray[np.uint8]
-    ) -> NDArray[np.int64]:
+    def pages(self, actions: NDArray[np.float32], queries: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The pages that actions show: the ten candidates of the highest ``(w_base + a) x``.
 
         Args:
@@ -307,8 +301,8 @@ when fewer than 10 candidates are left |
         """How sessions truly go under a policy, computed, not simulated.
 
         Args:
-            policy: ``"zero"``, ``"logger"``, ``"uniform"`` (on the box), ``"oracle"`` (the exact best
-                response to each customer's archetype), or a constant action (27,).
+            policy: ``"zero"``, ``"logger"``, ``"uniform"`` (on the box), ``"oracle"`` (the exact
+                best response to each customer's archetype), or a constant action (27,).
 
         Raises:
             StateError: the store's customers or rules are not the referee's plain ones.
@@ -352,6 +346,9 @@ def _again(data: bytes, customers: CustomerModel | ConstantCustomer | None) -> G
 
 
 def _name(function: Any) -> str:
+    if not callable(function):
+        expected = "None, a ConstantCustomer or a function"
+        raise InvalidArgumentError(f"customers: expected {expected}, got {function!r}")
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     return f"function:{module}.{name or type(function).__qualname__}"
 

@@ -19,6 +19,10 @@ use crate::store::model::{CHOICES, Constant, CustomerModel};
 use crate::store::page::Pages;
 use crate::store::{ATTRIBUTES, Config, FIELDS, Hour, Leave, PAGE, QUERIES, Store, Strength};
 
+/// Attributes, categories, prices in cents.
+type ItemColumns<'py> =
+    (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<i64>>);
+
 /// A frozen store.
 #[pyclass(name = "Store", module = "virtualtb_fast._core", frozen)]
 pub struct PyStore(pub Arc<Store>);
@@ -47,7 +51,9 @@ impl Called {
             batch.set_item("items", two(py, items, PAGE)?)?;
             let attributes: Vec<f32> = rows
                 .clone()
-                .flat_map(|row| (0..PAGE).flat_map(move |slot| pages.attributes(row, slot).to_vec()))
+                .flat_map(|row| {
+                    (0..PAGE).flat_map(move |slot| pages.attributes(row, slot).to_vec())
+                })
                 .collect();
             let attributes = one(py, attributes).reshape([pages.len(), PAGE, ATTRIBUTES])?;
             batch.set_item("attributes", attributes)?;
@@ -203,7 +209,11 @@ impl PyStore {
     }
 
     /// Rows of a query's candidates.
-    fn candidates<'py>(&self, py: Python<'py>, query: usize) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    fn candidates<'py>(
+        &self,
+        py: Python<'py>,
+        query: usize,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let shelf = self.0.shelves.get(query).ok_or_else(|| {
             to_py(Error::argument("query", format!("0 to {}", QUERIES - 1), query))
         })?;
@@ -211,13 +221,7 @@ impl PyStore {
     }
 
     /// Attributes, categories and prices in cents of the items from `first` on.
-    fn items<'py>(
-        &self,
-        py: Python<'py>,
-        first: u64,
-        count: u64,
-    ) -> PyResult<(Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<i64>>)>
-    {
+    fn items<'py>(&self, py: Python<'py>, first: u64, count: u64) -> PyResult<ItemColumns<'py>> {
         let end = first.saturating_add(count);
         let items = self.0.config.items;
         if end > items {
@@ -325,10 +329,11 @@ impl PyStore {
         codes: PyReadonlyArray2<'py, u8>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let shape = codes.shape();
-        let good = shape[1] == FIELDS.len()
-            && codes.as_array().rows().into_iter().all(|row| {
-                row.iter().zip(FIELDS).all(|(code, size)| usize::from(*code) < size)
-            });
+        let good =
+            shape[1] == FIELDS.len()
+                && codes.as_array().rows().into_iter().all(|row| {
+                    row.iter().zip(FIELDS).all(|(code, size)| usize::from(*code) < size)
+                });
         if !good {
             let expected = format!("(n, {}) codes within {FIELDS:?}", FIELDS.len());
             return Err(to_py(Error::argument("codes", expected, "others")));

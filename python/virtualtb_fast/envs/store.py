@@ -58,7 +58,7 @@ class StoreEnv(NativeEnv):
         return self.store
 
     def _open(
-        self, store: GroundTruthStore | None, render_mode: str | None, rules: StoreRules
+        self, store: Any, render_mode: str | None, rules: StoreRules
     ) -> tuple[spaces.Space[NDArray[Any]], spaces.Space[NDArray[np.float32]]]:
         """Makes the batch; returns the observation and action space of one environment."""
         if store is not None and not isinstance(store, GroundTruthStore):
