@@ -20,9 +20,11 @@ pub mod counters;
 mod customers;
 mod draws;
 pub mod expect;
+pub mod lane;
 pub mod model;
 pub mod page;
 mod taste;
+pub mod view;
 
 use std::sync::Arc;
 

@@ -211,6 +211,8 @@ class StoreBatch:
         """Field codes (N, 11)."""
     def sessions(self) -> dict[str, NDArray[Any]]:
         """``seed`` u64, ``session`` u64, ``page`` i64, ``buys`` i64, ``hour`` f32; each (N,)."""
+    def counters(self) -> dict[str, Any]:
+        """Exact counts since the batch was made: the fields of ``store.Counters``."""
     def reveal(self) -> NDArray[np.int64]:
         """The customers' archetypes (N,)."""
     def get_state(self) -> bytes: ...

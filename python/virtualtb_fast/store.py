@@ -9,9 +9,10 @@ alone, which no training code calls.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,7 +22,15 @@ from virtualtb_fast import _core
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.schema import Schema
 
-__all__ = ["ConstantCustomer", "Course", "CustomerModel", "GroundTruthStore", "Hidden", "Items"]
+__all__ = [
+    "ConstantCustomer",
+    "Counters",
+    "Course",
+    "CustomerModel",
+    "GroundTruthStore",
+    "Hidden",
+    "Items",
+]
 
 CustomerModel: TypeAlias = Callable[[dict[str, NDArray[Any]]], NDArray[np.float64]]
 """Customers of one's own: a function of a batch of n pages that all have the same query.
@@ -76,6 +85,65 @@ class Course:
     """Pages of a session."""
     lengths: NDArray[np.float64] = field(repr=False)
     """(longest,): probability that a session has n + 1 pages."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Exact counts of a store's sessions. Add those of several workers with ``+``."""
+
+    pages: int = 0
+    """Pages shown."""
+    sessions: int = 0
+    """Sessions that ended."""
+    buy_pages: int = 0
+    """Pages on which something was bought."""
+    units: int = 0
+    """Units bought."""
+    cents: int = 0
+    """Price of all that was bought, in cents."""
+    buys_squared: int = field(default=0, repr=False)
+    """Sum over ended sessions of (purchases of the session) squared."""
+    pages_squared: int = field(default=0, repr=False)
+    """Sum over ended sessions of (pages of the session) squared."""
+    buys_times_pages: int = field(default=0, repr=False)
+    """Sum over ended sessions of purchases times pages."""
+    outcomes: tuple[int, ...] = field(default=(0, 0, 0, 0), repr=False)
+    """Pages by how they ended: turn, buy, leave, max_pages."""
+    sessions_by_length: tuple[int, ...] = field(default=(), repr=False)
+    """Entry ``n`` counts ended sessions of ``n`` pages."""
+
+    @property
+    def r2p(self) -> float:
+        """R2P: pages with a purchase / pages."""
+        return self.buy_pages / self.pages
+
+    @property
+    def tv(self) -> int:
+        """TV: units sold."""
+        return self.units
+
+    @property
+    def tt(self) -> float:
+        """TT: money value of what was sold."""
+        return self.cents / 100
+
+    @property
+    def ctr(self) -> float:
+        """Purchases / (10 x pages): a store has no clicks but purchases."""
+        return self.buy_pages / (10 * self.pages)
+
+    def __add__(self, other: Counters) -> Counters:
+        if not isinstance(other, Counters):
+            return NotImplemented
+
+        def add(left: Any, right: Any) -> Any:
+            if isinstance(left, int):
+                return left + right
+            pairs = itertools.zip_longest(left, right, fillvalue=0)
+            return tuple(a + b for a, b in pairs)
+
+        names = [one.name for one in fields(self)]
+        return Counters(*(add(getattr(self, name), getattr(other, name)) for name in names))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ use super::batch::{Reward, Rules, StoreBatch};
 use super::counters::Counters;
 use super::expect::Shown;
 use super::model::{CHOICES, Constant};
-use super::page::{Pages, Sessions, Workspace};
+use super::page::{Sessions, Workspace};
+use super::view::Pages;
 use super::*;
 use crate::batch::Autoreset;
 

@@ -118,6 +118,42 @@ def test_sessions_play_out_as_computed(store: GroundTruthStore) -> None:
     assert abs(played["zero"][0] - store.expected("logger").r2p) > 0.001
 
 
+def test_the_counters_are_those_of_the_event_log(store: GroundTruthStore) -> None:
+    """T1.3: R2P, TV and TT recomputed from the raw events in plain Python, equal exactly."""
+    counted = []
+    pages = buys = units = cents = sessions = 0
+    squared = 0
+    for seed in (9 << 32, 10 << 32):
+        envs = environments(store, 3000)
+        envs.reset(seed=seed)
+        rng = np.random.default_rng(seed)
+        for _ in range(25):
+            actions = rng.normal(0, LOGGED_SD, (3000, 27)).astype(np.float32)
+            _, _, terminated, truncated, infos = envs.step(actions)
+            final, ended = infos["final_info"], infos["_final_info"]
+            for env in range(3000):
+                event = final if ended[env] else infos
+                pages += 1
+                buys += int(event["outcome"][env]) == 1
+                units += int(event["units"][env])
+                cents += round(float(event["value"][env]) * 100)
+                if terminated[env] or truncated[env]:
+                    sessions += 1
+                    squared += int(event["page"][env]) ** 2
+        counted.append(envs.counters())
+    total = counted[0] + counted[1]
+    assert (total.pages, total.sessions, total.buy_pages) == (pages, sessions, buys)
+    assert (total.tv, total.cents, total.pages_squared) == (units, cents, squared)
+    assert total.r2p == buys / pages
+    assert total.tt == cents / 100
+    assert total.ctr == buys / (10 * pages)
+    assert sum(total.outcomes) == pages
+    assert sum(total.sessions_by_length) == sessions
+    # Void guard: the two halves differ, so one of them alone would not pass.
+    assert counted[0] != counted[1]
+    assert counted[0].cents != cents
+
+
 def test_logged_norms_are_the_documented_ones() -> None:
     norms = np.linalg.norm(np.random.default_rng(0).normal(0, LOGGED_SD, (100_000, 27)), axis=1)
     assert abs(np.median(norms) - 0.030) < 0.0002
