@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import gymnasium
@@ -53,7 +54,11 @@ def philox(purpose: int, draws: int, streams: np.ndarray, sessions: np.ndarray, 
         key = [streams & low, streams >> np.uint64(32)]
         for _ in range(10):
             a, b = np.uint64(0xD2511F53) * x[0], np.uint64(0xCD9E8D57) * x[2]
-            x = [(b >> np.uint64(32)) ^ x[1] ^ key[0], b & low, (a >> np.uint64(32)) ^ x[3] ^ key[1]]
+            x = [
+                (b >> np.uint64(32)) ^ x[1] ^ key[0],
+                b & low,
+                (a >> np.uint64(32)) ^ x[3] ^ key[1],
+            ]
             x.append(a & low)
             key = [(key[0] + np.uint64(0x9E3779B9)) & low, (key[1] + np.uint64(0xBB67AE85)) & low]
         words[:, block] = np.stack(x, axis=1)
@@ -74,15 +79,16 @@ def generator(seed: int) -> Uniforms:
 class BatchedNumPy:
     """The page loop of a store in NumPy, with SAME_STEP autoreset and the environments' outputs."""
 
-    def __init__(self, store: vtb.GroundTruthStore, n: int, uniforms: Uniforms) -> None:
+    def __init__(
+        self, store: vtb.GroundTruthStore, n: int, uniforms: Uniforms, *, gather: bool = False
+    ) -> None:
         hidden = store.reveal()
         sizes = [field.size for field in store.schema.customer]
         self.n, self.uniforms, self.production = n, uniforms, store.production
         self.shares = np.cumsum(hidden.shares)[:-1]
         starts = np.cumsum([0, *sizes])
         self.fields = [
-            np.cumsum(hidden.fields[:, a:b], axis=1)[:, :-1]
-            for a, b in zip(starts[:-1], starts[1:], strict=True)
+            np.cumsum(hidden.fields[:, a:b], axis=1)[:, :-1] for a, b in pairwise(starts)
         ]
         self.starts = starts[:-1]
         self.rows = [store.candidates(query) for query in range(sizes[QUERY_FIELD])]
@@ -90,6 +96,12 @@ class BatchedNumPy:
         self.attributes = [np.ascontiguousarray(x.T) for x, _ in everything]
         self.price = [price for _, price in everything]
         self.appeal = [np.exp(hidden.theta @ x.astype(np.float64).T) for x, _ in everything]
+        if gather:
+            # Every customer's candidates side by side, without the grouping by query.
+            self.stacked = np.stack([x for x, _ in everything])
+            self.all_rows, self.all_prices = np.stack(self.rows), np.stack(self.price)
+            self.all_appeal = np.stack(self.appeal)
+        self.gather = gather
         pages = np.arange(101)
         self.buy = np.exp(hidden.b0 - 0.03 * pages)
         self.others = np.stack((np.exp(-0.02 * pages), np.exp(-2.3 + 0.05 * pages)), axis=1)
@@ -100,6 +112,7 @@ class BatchedNumPy:
         return items.attributes[rows], items.price[rows]
 
     def reset(self, streams: np.ndarray) -> np.ndarray:
+        """Session 0 of each stream; observations."""
         self.streams, self.sessions = streams, np.zeros(self.n, np.int64)
         self.page, self.bought = np.zeros(self.n, np.int64), np.zeros(self.n)
         self.codes, self.kind = np.zeros((self.n, 11), np.int64), np.zeros(self.n, np.int64)
@@ -123,29 +136,43 @@ class BatchedNumPy:
         out[:, 90] = self.page
         return out
 
+    @staticmethod
+    def _best(scores: np.ndarray) -> np.ndarray:
+        best = np.argpartition(scores, -10, axis=1)[:, -10:]
+        ranks = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
+        return np.take_along_axis(best, ranks, axis=1)
+
     def step(self, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Shows every customer one page."""
         n = self.n
         weights = self.production + actions
         query = self.codes[:, QUERY_FIELD]
-        order = np.argsort(query, kind="stable")
-        ends = np.searchsorted(query[order], np.arange(len(self.rows) + 1))
         items, mass = np.empty((n, 10), np.int64), np.empty((n, 12))
         prices = np.empty((n, 10))
-        for q in np.flatnonzero(np.diff(ends)):
-            lanes = order[ends[q] : ends[q + 1]]
-            scores = weights[lanes] @ self.attributes[q]
-            best = np.argpartition(scores, -10, axis=1)[:, -10:]
-            ranks = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
-            best = np.take_along_axis(best, ranks, axis=1)
-            items[lanes], prices[lanes] = self.rows[q][best], self.price[q][best]
-            mass[lanes, :10] = self.appeal[q][self.kind[lanes, None], best]
+        if self.gather:
+            scores = np.matmul(self.stacked[query], weights[:, :, None])[:, :, 0]
+            best = self._best(scores)
+            lanes = np.arange(n)[:, None]
+            items[:] = self.all_rows[query][lanes, best]
+            prices[:] = self.all_prices[query][lanes, best]
+            mass[:, :10] = self.all_appeal[query[:, None], self.kind[:, None], best]
+        else:
+            order = np.argsort(query, kind="stable")
+            ends = np.searchsorted(query[order], np.arange(len(self.rows) + 1))
+            for q in np.flatnonzero(np.diff(ends)):
+                lanes = order[ends[q] : ends[q + 1]]
+                best = self._best(weights[lanes] @ self.attributes[q])
+                items[lanes], prices[lanes] = self.rows[q][best], self.price[q][best]
+                mass[lanes, :10] = self.appeal[q][self.kind[lanes, None], best]
         mass[:, :10] *= self.buy[self.page, None]
         mass[:, 10:] = self.others[self.page]
         cumulative = np.cumsum(mass, axis=1)
         u = self.uniforms(ANSWER, 1, self.streams, self.sessions, self.page)
         choice = (cumulative[:, :-1] <= u * cumulative[:, -1:]).sum(1)
         buys = choice < 10
-        values = np.where(buys, np.take_along_axis(prices, np.minimum(choice, 9)[:, None], 1)[:, 0], 0)
+        values = np.where(
+            buys, np.take_along_axis(prices, np.minimum(choice, 9)[:, None], 1)[:, 0], 0
+        )
         self.page += 1
         truncated = (choice == 10) & (self.page > 100)
         ended = (choice != 10) | truncated
@@ -200,41 +227,46 @@ def check(store: vtb.GroundTruthStore, n: int = 2048, steps: int = 12) -> dict[s
     return {"pages": pages, "lanes_with_a_near_tie": int((~same).sum())}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def measure(items: list[int], repeats: int) -> dict[str, object]:
     """Plays the contenders in turn in worlds of different sizes."""
-    results: dict[str, object] = {}
-    for count in items:
-        start = time.process_time()
-        store = vtb.GroundTruthStore(100 << 32, items=count, num_threads=1)
-        construction = time.process_time() - start
-        checked = check(store)
-        ours = environments(store, BATCH)
-        ours.reset(seed=0)
-        rival = BatchedNumPy(store, BATCH, generator(0))
-        rival.reset(np.arange(BATCH))
-        actions = logged(8, BATCH)
-        rates: dict[str, list[float]] = {"environments": [], "rollout": [], "numpy": []}
-        for _ in range(repeats):
-            took = seconds(lambda: [ours.step(a) for _ in range(8) for a in actions])
-            rates["environments"].append(64 * BATCH / took)
-            took = seconds(lambda: [rival.step(a) for a in actions])
-            rates["numpy"].append(8 * BATCH / took)
-        del rates["rollout"]
-        ratios = [a / b for a, b in zip(rates["environments"], rates["numpy"], strict=True)]
-        results[f"{count:,} items"] = {
-            "construction_seconds": construction,
-            "checked": checked,
-            "pages_per_second": {name: statistics.median(rate) for name, rate in rates.items()},
-            "ratio": statistics.median(ratios),
-            "ratio_range": [min(ratios), max(ratios)],
-        }
+    results = {f"{count:,} items": contest(count, repeats) for count in items}
     return {"system": system_info(), "batch": BATCH, "rounds": repeats, "stores": results}
+
+
+def contest(items: int, repeats: int) -> dict[str, object]:
+    """Plays the contenders in turn in one world."""
+    start = time.process_time()
+    store = vtb.GroundTruthStore(100 << 32, items=items, num_threads=1)
+    construction = time.process_time() - start
+    checked = check(store)
+    actions = logged(8, BATCH)
+    ours = environments(store, BATCH)
+    ours.reset(seed=0)
+    contenders = {"ours": (ours.step, 8)}
+    for name, gather in (("numpy", False), ("numpy, ungrouped", True)):
+        rival = BatchedNumPy(store, BATCH, generator(0), gather=gather)
+        rival.reset(np.arange(BATCH))
+        contenders[name] = (rival.step, 1)
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, (step, times) in contenders.items():
+            start = time.process_time()
+            for _ in range(times):
+                for action in actions:
+                    step(action)
+            took = time.process_time() - start
+            rates[name].append(times * len(actions) * BATCH / took)
+
+    def ratios(rival: str) -> dict[str, float]:
+        each = [a / b for a, b in zip(rates["ours"], rates[rival], strict=True)]
+        return {"median": statistics.median(each), "least": min(each), "most": max(each)}
+
+    return {
+        "construction_seconds": construction,
+        "checked": checked,
+        "pages_per_second": {name: statistics.median(rate) for name, rate in rates.items()},
+        "ratios": {name: ratios(name) for name in contenders if name != "ours"},
+    }
 
 
 def main() -> None:
@@ -248,11 +280,13 @@ def main() -> None:
     console = Console()
     for name, row in result["stores"].items():
         rates = ", ".join(f"{who} {rate:,.0f}" for who, rate in row["pages_per_second"].items())
-        low, high = row["ratio_range"]
-        console.print(
-            f"{name}: {rates} pages/s, ratio {row['ratio']:.1f} ({low:.1f} to {high:.1f}), "
-            f"made in {row['construction_seconds']:.1f} s, checked {row['checked']}"
+        ratios = ", ".join(
+            f"{row['median']:.1f} x {who} ({row['least']:.1f} to {row['most']:.1f})"
+            for who, row in row["ratios"].items()
         )
+        console.print(f"{name}: {rates} pages/s; {ratios}")
+        seconds, checked = row["construction_seconds"], row["checked"]
+        console.print(f"    made in {seconds:.1f} CPU seconds; checked: {checked}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -3,6 +3,7 @@
 //! ```text
 //! kernels -> nn -> simulator -> session -> batch            (environments)
 //!                                       -> rollout -> logs  (whole sessions to columns, Parquet)
+//! kernels -> search -> store                                (a shop with known customers)
 //! ```
 //!
 //! The Python package `virtualtb_fast` is this crate's main user; the module it imports lives

@@ -8,6 +8,7 @@ mod policy;
 mod rollout;
 mod simulator;
 mod store;
+mod store_batch;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -55,7 +56,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<simulator::PySimulator>()?;
     module.add_class::<batch::PySessionBatch>()?;
     module.add_class::<store::PyStore>()?;
-    module.add_class::<store::PyStoreBatch>()?;
+    module.add_class::<store_batch::PyStoreBatch>()?;
     log::register(module)?;
     policy::register(module)?;
     rollout::register(module)

@@ -20,9 +20,11 @@ pub mod counters;
 mod customers;
 mod draws;
 pub mod expect;
+pub mod lane;
 pub mod model;
 pub mod page;
 mod taste;
+pub mod view;
 
 use std::sync::Arc;
 
@@ -222,7 +224,7 @@ impl Config {
                     tau,
                 ));
             }
-            if !(b0.abs() <= calibrate::MOST_LEVEL) {
+            if b0.is_nan() || b0.abs() > calibrate::MOST_LEVEL {
                 let expected = format!("a number within +-{}", calibrate::MOST_LEVEL);
                 return Err(Error::argument("b0", expected, b0));
             }
@@ -370,7 +372,8 @@ impl Store {
         let (mut rows, mut scores) = (Vec::with_capacity(queries.len() * PAGE), Vec::new());
         let mut page = [0; PAGE];
         for (action, query) in actions.chunks(ATTRIBUTES).zip(queries) {
-            let weights: [f32; ATTRIBUTES] = std::array::from_fn(|d| self.production[d] + action[d]);
+            let weights: [f32; ATTRIBUTES] =
+                std::array::from_fn(|d| self.production[d] + action[d]);
             let shelf = &self.shelves[usize::from(*query)];
             shelf.packed.top_k(self.kernels, 1, &weights, PAGE, &mut scores, &mut page);
             rows.extend(page.iter().map(|position| shelf.rows[*position as usize]));

@@ -51,7 +51,7 @@ class PolicyError(VirtualTBError, RuntimeError):
 
 
 class CustomerModelError(VirtualTBError, RuntimeError):
-    """A customer model given as a Python callable failed, or returned something that is no answer."""
+    """A customer model given as a Python callable failed, or returned no answer."""
 
 
 class MissingExtraError(VirtualTBError, ImportError):

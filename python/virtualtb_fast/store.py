@@ -9,9 +9,10 @@ alone, which no training code calls.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,7 +22,15 @@ from virtualtb_fast import _core
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.schema import Schema
 
-__all__ = ["ConstantCustomer", "Course", "CustomerModel", "GroundTruthStore", "Hidden", "Items"]
+__all__ = [
+    "ConstantCustomer",
+    "Counters",
+    "Course",
+    "CustomerModel",
+    "GroundTruthStore",
+    "Hidden",
+    "Items",
+]
 
 CustomerModel: TypeAlias = Callable[[dict[str, NDArray[Any]]], NDArray[np.float64]]
 """Customers of one's own: a function of a batch of n pages that all have the same query.
@@ -59,7 +68,7 @@ class Items:
     """Some items of a catalogue."""
 
     attributes: NDArray[np.float32]
-    """(n, 27): standardised; 0 is the log-price, 1 sales, 2 historical click-through, rest latent."""
+    """(n, 27), standardised: 0 log-price, 1 sales, 2 historical click-through, the rest latent."""
     category: NDArray[np.uint8]
     """(n,): the query whose candidates the item may be among."""
     price: NDArray[np.float64]
@@ -76,6 +85,65 @@ class Course:
     """Pages of a session."""
     lengths: NDArray[np.float64] = field(repr=False)
     """(longest,): probability that a session has n + 1 pages."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Exact counts of a store's sessions. Add those of several workers with ``+``."""
+
+    pages: int = 0
+    """Pages shown."""
+    sessions: int = 0
+    """Sessions that ended."""
+    buy_pages: int = 0
+    """Pages on which something was bought."""
+    units: int = 0
+    """Units bought."""
+    cents: int = 0
+    """Price of all that was bought, in cents."""
+    buys_squared: int = field(default=0, repr=False)
+    """Sum over ended sessions of (purchases of the session) squared."""
+    pages_squared: int = field(default=0, repr=False)
+    """Sum over ended sessions of (pages of the session) squared."""
+    buys_times_pages: int = field(default=0, repr=False)
+    """Sum over ended sessions of purchases times pages."""
+    outcomes: tuple[int, ...] = field(default=(0, 0, 0, 0), repr=False)
+    """Pages by how they ended: turn, buy, leave, max_pages."""
+    sessions_by_length: tuple[int, ...] = field(default=(), repr=False)
+    """Entry ``n`` counts ended sessions of ``n`` pages."""
+
+    @property
+    def r2p(self) -> float:
+        """R2P: pages with a purchase / pages."""
+        return self.buy_pages / self.pages
+
+    @property
+    def tv(self) -> int:
+        """TV: units sold."""
+        return self.units
+
+    @property
+    def tt(self) -> float:
+        """TT: money value of what was sold."""
+        return self.cents / 100
+
+    @property
+    def ctr(self) -> float:
+        """Purchases / (10 x pages): a store has no clicks but purchases."""
+        return self.buy_pages / (10 * self.pages)
+
+    def __add__(self, other: Counters) -> Counters:
+        if not isinstance(other, Counters):
+            return NotImplemented
+
+        def add(left: Any, right: Any) -> Any:
+            if isinstance(left, int):
+                return left + right
+            pairs = itertools.zip_longest(left, right, fillvalue=0)
+            return tuple(a + b for a, b in pairs)
+
+        names = [one.name for one in fields(self)]
+        return Counters(*(add(getattr(self, name), getattr(other, name)) for name in names))
 
 
 @dataclass(frozen=True)
@@ -103,13 +171,13 @@ class Hidden:
     calibration: dict[str, Any] | None
     """Figures of the calibration: R2P of ``logger`` (on pages of its own), ``oracle``, ``zero``,
     ``uniform`` and ``best_constant`` with its ``best_action``; ``slots_changed``, ``mean_length``,
-    ``length_quantiles`` (10, 50, 90, 99 %), ``entropy`` and ``total_correlation`` (nat). None if the
-    store was made with explicit parameters."""
+    ``length_quantiles`` (10, 50, 90, 99 %), ``entropy`` and ``total_correlation`` (nat). None if
+    the store was made with explicit parameters."""
     production: NDArray[np.float32] = field(repr=False)
     _native: _core.Store = field(repr=False)
 
     def log_density(self, codes: ArrayLike) -> NDArray[np.float64]:
-        """ln p(x) of customers.
+        """Logarithms of p(x) of customers.
 
         Args:
             codes: Category codes, integers (n, 11).
@@ -138,7 +206,8 @@ class Hidden:
         theta = self.theta[np.asarray(archetypes)]
         # Any positive multiple ranks alike: this one keeps the action well within the box.
         weights = 0.5 * theta / np.abs(theta).max(-1, keepdims=True)
-        return (weights - self.production).astype(np.float32)
+        action: NDArray[np.float32] = (weights - self.production).astype(np.float32)
+        return action
 
 
 class GroundTruthStore:
@@ -149,10 +218,10 @@ class GroundTruthStore:
 
     | argument | what |
     |---|---|
-    | ``seed`` | of the world; experiments use ``(run << 32) \\| (purpose << 24)`` |
+    | ``seed`` | of the world; the runs of an experiment use ``run << 32`` |
     | ``items`` | items of the catalogue, 180 to 2^32 - 2 |
     | ``candidates`` | the first so many items of its category are the candidates of a query |
-    | ``categories`` | ``"even"``: category = row mod 18; ``"long-tail"``: shares fall as a power law |
+    | ``categories`` | ``"even"``: row mod 18; ``"long-tail"``: shares fall as a power law |
     | ``day`` | 0 to 30: tastes turn and the mix of customers moves as days pass |
     | ``hour`` | ``None``, an hour in [0, 24), or ``"uniform"``: each session has its own |
     | ``memory`` | the last so many actions are observed, and may be looked at by ``customers`` |
@@ -219,9 +288,7 @@ when fewer than 10 candidates are left |
         )
         self._set(native, customers)
 
-    def _set(
-        self, native: _core.Store, customers: CustomerModel | ConstantCustomer | None
-    ) -> None:
+    def _set(self, native: _core.Store, customers: CustomerModel | ConstantCustomer | None) -> None:
         self._customers = customers
         self._plain = native
         if isinstance(customers, ConstantCustomer):
@@ -229,9 +296,6 @@ when fewer than 10 candidates are left |
                 _real("buy", customers.buy), _real("turn", customers.turn)
             )
         elif customers is not None:
-            if not callable(customers):
-                expected = "None, a ConstantCustomer or a function"
-                raise InvalidArgumentError(f"customers: expected {expected}, got {customers!r}")
             native = native.with_function(customers, _name(customers))
         self._native = native
 
@@ -299,9 +363,7 @@ when fewer than 10 candidates are left |
         """Rows of the items that a query (field 9) selects, ascending."""
         return self._native.candidates(_integer("query", query))
 
-    def pages(
-        self, actions: NDArray[np.float32], queries: NDArray[np.uint8]
-    ) -> NDArray[np.int64]:
+    def pages(self, actions: NDArray[np.float32], queries: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The pages that actions show: the ten candidates of the highest ``(w_base + a) x``.
 
         Args:
@@ -317,8 +379,8 @@ when fewer than 10 candidates are left |
         """How sessions truly go under a policy, computed, not simulated.
 
         Args:
-            policy: ``"zero"``, ``"logger"``, ``"uniform"`` (on the box), ``"oracle"`` (the exact best
-                response to each customer's archetype), or a constant action (27,).
+            policy: ``"zero"``, ``"logger"``, ``"uniform"`` (on the box), ``"oracle"`` (the exact
+                best response to each customer's archetype), or a constant action (27,).
 
         Raises:
             StateError: the store's customers or rules are not the referee's plain ones.
@@ -362,6 +424,9 @@ def _again(data: bytes, customers: CustomerModel | ConstantCustomer | None) -> G
 
 
 def _name(function: Any) -> str:
+    if not callable(function):
+        expected = "None, a ConstantCustomer or a function"
+        raise InvalidArgumentError(f"customers: expected {expected}, got {function!r}")
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     return f"function:{module}.{name or type(function).__qualname__}"
 

@@ -7,11 +7,11 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _CMP_EQ_OQ, _CMP_GE_OQ, _CMP_GT_OQ, _mm512_add_epi32, _mm512_alignr_epi32,
-    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cmpeq_epi32_mask,
-    _mm512_cvtss_f32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_add_epi32,
-    _mm512_mask_compress_ps, _mm512_maskz_compress_epi32, _mm512_maskz_compress_ps, _mm512_max_ps,
-    _mm512_mul_ps, _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_add_epi32, _mm512_mask_compress_ps,
+    _mm512_mask_reduce_min_ps, _mm512_maskz_compress_epi32, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use super::{Categorical, Dense, PANEL, Start, avx2, scalar};
@@ -251,10 +251,21 @@ fn ranks(values: __m512) -> __m512i {
     before
 }
 
-/// The k-th largest lane, 1 <= k <= 16.
+/// The k-th largest lane, 1 <= k <= 16: the smallest that fewer than k are larger than.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 fn kth_largest(values: __m512, k: i32) -> f32 {
-    let mask = _mm512_cmpeq_epi32_mask(ranks(values), _mm512_set1_epi32(k - 1));
-    _mm512_cvtss_f32(_mm512_maskz_compress_ps(mask, values))
+    let mut larger = _mm512_setzero_si512();
+    let one = _mm512_set1_epi32(1);
+    macro_rules! turns {
+        ($($turn:literal)*) => {$(
+            let as_bits = _mm512_castps_si512(values);
+            let rival = _mm512_castsi512_ps(_mm512_alignr_epi32::<$turn>(as_bits, as_bits));
+            let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(rival, values);
+            larger = _mm512_mask_add_epi32(larger, mask, larger, one);
+        )*};
+    }
+    turns!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    let among = _mm512_cmplt_epi32_mask(larger, _mm512_set1_epi32(k));
+    _mm512_mask_reduce_min_ps(among, values)
 }

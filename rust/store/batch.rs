@@ -11,7 +11,9 @@ mod state;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::page::{End, Sessions, Workspace};
+use super::counters::Counters;
+use super::lane::End;
+use super::page::{Sessions, Workspace};
 use super::{ATTRIBUTES, PAGE, Store};
 use crate::batch::checks::{check_batch, check_reset, check_step, layout, outside};
 use crate::batch::{Anc, Autoreset, Phase};
@@ -84,6 +86,7 @@ struct Chunk {
     first: usize,
     sessions: Sessions,
     phases: Vec<Phase>,
+    counters: Counters,
 }
 
 /// A chunk's share of a [`Step`].
@@ -143,7 +146,8 @@ impl StoreBatch {
         let chunk = |first: usize| {
             let lanes = chunk_lanes.min(num_envs - first);
             let phases = vec![Phase::New; lanes];
-            Chunk { first, sessions: Sessions::new(&store, lanes), phases }
+            let sessions = Sessions::new(&store, lanes);
+            Chunk { first, sessions, phases, counters: Counters::default() }
         };
         let chunks = (0..num_envs).step_by(chunk_lanes).map(chunk).collect();
         Ok(Self { rules, threads, chunk_lanes, chunks, num_envs, store })
@@ -294,6 +298,13 @@ impl StoreBatch {
         out
     }
 
+    /// Exact counts of all pages shown since the batch was made; snapshots do not touch them.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        self.chunks.iter().for_each(|chunk| sum.merge(&chunk.counters));
+        sum
+    }
+
     /// The sessions in the order of the environments, with the lane that each plays in.
     pub fn sessions(&self) -> impl Iterator<Item = (&Sessions, usize)> {
         self.chunks
@@ -306,7 +317,7 @@ impl Share<'_> {
     /// One step; returns what finished, with last observations.
     fn step(self, store: &Store, rules: &Rules, local: &mut Local) -> Result<(Vec<i64>, Vec<f32>)> {
         let Self { chunk, actions, .. } = self;
-        let Chunk { first, sessions, phases } = chunk;
+        let Chunk { first, sessions, phases, counters } = chunk;
         let Local { workspace, playing, starting, executed } = local;
         let width = store.observation_width();
 
@@ -340,6 +351,7 @@ impl Share<'_> {
         starting.clear();
         for index in playing.iter().copied() {
             let lane = &sessions.lanes[index];
+            counters.count(lane);
             let units = lane.units();
             let value = f64::from(lane.cents) / 100.0;
             let raw = match rules.reward {

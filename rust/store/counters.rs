@@ -1,6 +1,6 @@
 //! Exact counts of a store's sessions.
 
-use super::page::Lane;
+use super::lane::Lane;
 
 /// Counts, in integers (money in cents), so that they do not depend on the order of adding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! How customers answer a page: the seam where a learned model takes the referee's place.
 
-use super::page::Pages;
 use super::taste::Taste;
+use super::view::Pages;
 use super::{ARCHETYPES, ATTRIBUTES, Config, PAGE, QUERIES, Shelf, Strength};
 use crate::error::{Error, Result};
 

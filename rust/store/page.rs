@@ -22,83 +22,20 @@
 
 use super::customers::{FIELDS, QUERIES, QUERY_FIELD};
 use super::draws::Draws;
+use super::lane::{End, Lane};
 use super::model::{CHOICES, DAY_SWING, LEAVE, TURN};
+use super::view::Pages;
 use super::{ATTRIBUTES, Hour, Leave, PAGE, Part, Store, draws};
 use crate::error::{Error, Result};
 use crate::kernels::TILE;
 use crate::logs;
-use crate::rng::{LANES, Origin, Purpose};
+use crate::rng::{LANES, Purpose};
 
 /// Columns of an observation after the customer: units bought on the last page, whether it was
 /// turned, page number.
 pub const TAIL: usize = 3;
 /// A session is cut after so many pages, whatever its customers do: logs count with 16 bits.
 pub const MOST_PAGES: u32 = 32_767;
-
-/// How a session stands after a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum End {
-    /// It goes on.
-    #[default]
-    Open = 0,
-    /// The customer bought or left.
-    Terminated = 1,
-    /// The customer would have gone on, but there are no more pages.
-    Truncated = 2,
-}
-
-/// What a lane's session is, beyond its customer's fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Lane {
-    /// Seed of the stream.
-    pub seed: u64,
-    /// Session number within the stream.
-    pub session: u64,
-    /// Pages shown so far in this session, to all of its customers.
-    pub shown: u32,
-    /// Pages shown so far to this customer: the number of the next page.
-    pub page: u32,
-    /// Purchases so far in this session.
-    pub buys: u32,
-    /// Price of what was bought on the last page, in cents; 0 if nothing was.
-    pub cents: u32,
-    /// Hour of the day, not a number if there is none.
-    pub hour: f32,
-    /// What the hour multiplies the weight of buying by.
-    pub time_of_day: f64,
-    /// The customer's archetype, hidden from learners.
-    pub archetype: u8,
-    /// The customer's query.
-    pub query: u8,
-    /// Units bought on the last page, as observed: 0 for a new customer.
-    pub bought: u8,
-    /// Whether the last page was turned, as observed: 0 for a new customer.
-    pub turned: u8,
-    /// How the last page ended (codes of [`logs::OUTCOMES`]).
-    pub outcome: u8,
-    /// Which slot was bought on the last page; [`PAGE`] if none was.
-    pub slot: u8,
-    /// How the session stands.
-    pub end: End,
-}
-
-impl Lane {
-    /// Whether the session is over.
-    pub fn over(&self) -> bool {
-        self.end != End::Open
-    }
-
-    /// Units bought on the last page.
-    pub fn units(&self) -> u8 {
-        u8::from(self.outcome == logs::BUY)
-    }
-
-    /// Where draws of a purpose start for the page that is shown next.
-    pub fn origin(&self, purpose: Purpose) -> Origin {
-        Origin { seed: self.seed, session: self.session, page: self.shown, purpose }
-    }
-}
 
 /// Buffers of one thread, sized once for a store.
 #[derive(Debug, Default)]
@@ -128,75 +65,6 @@ pub struct Sessions {
     struck: Vec<u64>,
     memory: usize,
     words: usize,
-}
-
-/// Pages for a [`super::model::CustomerModel`] to answer. All customers have the same query.
-#[derive(Debug)]
-pub struct Pages<'a> {
-    store: &'a Store,
-    sessions: &'a Sessions,
-    lanes: &'a [usize],
-    places: &'a [u32],
-    positions: &'a [u32],
-    actions: &'a [f32],
-}
-
-impl Pages<'_> {
-    /// Number of pages.
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    fn index(&self, row: usize) -> usize {
-        self.lanes[self.places[row] as usize]
-    }
-
-    /// The session that is shown a page, as it stands before it.
-    pub fn lane(&self, row: usize) -> &Lane {
-        &self.sessions.lanes[self.index(row)]
-    }
-
-    /// Actions that may be looked at.
-    pub fn memory(&self) -> usize {
-        self.sessions.memory
-    }
-
-    /// Field codes of the customer.
-    pub fn customer(&self, row: usize) -> &[u8] {
-        self.sessions.customer(self.index(row))
-    }
-
-    /// Positions of the page's items among the candidates of the customer's query.
-    pub fn positions(&self, row: usize) -> &[u32] {
-        &self.positions[row * PAGE..][..PAGE]
-    }
-
-    /// Rows of the page's items in the catalogue.
-    pub fn items(&self, row: usize) -> [u32; PAGE] {
-        let rows = &self.store.shelves[usize::from(self.lane(row).query)].rows;
-        std::array::from_fn(|slot| rows[self.positions(row)[slot] as usize])
-    }
-
-    /// Attributes of a slot's item.
-    pub fn attributes(&self, row: usize, slot: usize) -> &[f32] {
-        let shelf = &self.store.shelves[usize::from(self.lane(row).query)];
-        &shelf.attributes[self.positions(row)[slot] as usize * ATTRIBUTES..][..ATTRIBUTES]
-    }
-
-    /// The action `back` pages before this one (0: this page's), zeros before the session's first
-    /// page; `back` below the store's memory.
-    pub fn action(&self, row: usize, back: usize) -> [f32; ATTRIBUTES] {
-        let values = match back {
-            0 => &self.actions[row * ATTRIBUTES..][..ATTRIBUTES],
-            _ => &self.sessions.history(self.index(row))[(back - 1) * ATTRIBUTES..][..ATTRIBUTES],
-        };
-        std::array::from_fn(|dimension| values[dimension])
-    }
 }
 
 impl Sessions {

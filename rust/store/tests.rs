@@ -4,7 +4,8 @@ use super::batch::{Reward, Rules, StoreBatch};
 use super::counters::Counters;
 use super::expect::Shown;
 use super::model::{CHOICES, Constant};
-use super::page::{Pages, Sessions, Workspace};
+use super::page::{Sessions, Workspace};
+use super::view::Pages;
 use super::*;
 use crate::batch::Autoreset;
 
@@ -286,4 +287,56 @@ fn drift_and_the_time_of_day_move_what_they_should() {
         );
     }
     assert!((swing.0 - 0.082).abs() < 0.002 && (swing.1 - 0.099).abs() < 0.002, "{swing:?}");
+}
+
+/// T1.1: a customer of constant probabilities has known figures.
+#[test]
+fn constant_customers_have_the_figures_of_theory() {
+    let (buy, turn, last) = (0.08, 0.7, 12);
+    let store = store(|config| config.max_index = last)
+        .with_model(Arc::new(Constant::new(buy, turn).unwrap()));
+    let mut counters = Counters::default();
+    for stream in 0..10 {
+        counters.merge(&play(&store, stream << 32, 100_000, |_, _| [0.0; 27]));
+    }
+    assert_eq!(counters.sessions, 1_000_000);
+    let deviations = |buy: f64, turn: f64| {
+        let (pages, sessions) = (counters.pages as f64, counters.sessions as f64);
+        let r2p = counters.buy_pages as f64 / pages;
+        let length = pages / sessions;
+        let expected = (1.0 - turn.powi(last as i32 + 1)) / (1.0 - turn);
+        let variance = counters.pages_squared as f64 / sessions - length * length;
+        let of_rate = (r2p - buy) / (buy * (1.0 - buy) / pages).sqrt();
+        (of_rate.abs(), ((length - expected) / (variance / sessions).sqrt()).abs())
+    };
+    let (rate, length) = deviations(buy, turn);
+    assert!(rate < 3.0 && length < 3.0, "{rate} and {length} standard errors");
+    // Void guard: one part in a hundred more of either is noticed.
+    let (rate, length) = deviations(buy * 1.01, turn * 1.01);
+    assert!(rate > 3.0 && length > 3.0, "{rate} and {length} standard errors");
+}
+
+/// T1.5: with production weights an action's length matters, without them it does not.
+#[test]
+fn only_production_weights_give_an_action_a_length() {
+    let store = store(|_| ());
+    let (mut changed, mut total) = (0, 0);
+    let mut source = draws(1, Part::Check, 0);
+    for _ in 0..200 {
+        let action: [f32; 27] = std::array::from_fn(|_| (LOGGED_SD * source.normal()) as f32);
+        let weights = |base: f32, scale: f32| -> [f32; 27] {
+            std::array::from_fn(|d| base * store.production[d] + scale * action[d])
+        };
+        for shelf in &store.shelves {
+            let page = |weights: [f32; 27]| {
+                let mut page = [0; PAGE];
+                shelf.packed.top_k(store.kernels, 1, &weights, PAGE, &mut Vec::new(), &mut page);
+                page
+            };
+            changed += u32::from(page(weights(1.0, 1.0)) != page(weights(1.0, 2.0)));
+            assert_eq!(page(weights(0.0, 1.0)), page(weights(0.0, 2.0)));
+            total += 1;
+        }
+    }
+    assert!(f64::from(changed) > 0.2 * f64::from(total), "{changed} of {total}");
 }

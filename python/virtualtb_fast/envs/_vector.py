@@ -59,7 +59,8 @@ class VectorBase(NativeEnv, VectorEnv[NDArray[Any], NDArray[np.float32], NDArray
     @property
     def num_threads(self) -> int:
         """Threads that a step uses."""
-        return self._batch.num_threads
+        threads: int = self._batch.num_threads
+        return threads
 
     def reset(
         self,

@@ -16,7 +16,7 @@ from virtualtb_fast.envs._single import SingleEnv
 from virtualtb_fast.envs._vector import VectorBase, as_mode
 from virtualtb_fast.envs.render import store_frame
 from virtualtb_fast.errors import InvalidArgumentError
-from virtualtb_fast.store import GroundTruthStore
+from virtualtb_fast.store import Counters, GroundTruthStore
 
 __all__ = ["GroundTruthStoreEnv", "GroundTruthStoreVector"]
 
@@ -58,7 +58,7 @@ class StoreEnv(NativeEnv):
         return self.store
 
     def _open(
-        self, store: GroundTruthStore | None, render_mode: str | None, rules: StoreRules
+        self, store: Any, render_mode: str | None, rules: StoreRules
     ) -> tuple[spaces.Space[NDArray[Any]], spaces.Space[NDArray[np.float32]]]:
         """Makes the batch; returns the observation and action space of one environment."""
         if store is not None and not isinstance(store, GroundTruthStore):
@@ -75,6 +75,15 @@ class StoreEnv(NativeEnv):
         observation: Any = spaces.Box(low, high, dtype=np.float32)
         action: Any = spaces.Box(action_low, action_high, (schema.action,), np.float32)
         return observation, action
+
+    def counters(self) -> Counters:
+        """Exact counts of all pages shown since the environment was made, copied or unpickled.
+
+        R2P, TV, TT and CTR follow from them; snapshots leave them as they are.
+        """
+        counts = self._batch.counters()
+        outcomes, lengths = counts.pop("outcomes"), counts.pop("sessions_by_length")
+        return Counters(**counts, outcomes=tuple(outcomes), sessions_by_length=tuple(lengths))
 
     def reveal_archetypes(self) -> NDArray[np.int64]:
         """The hidden archetype of each environment's customer, (N,): for oracles, not learners."""

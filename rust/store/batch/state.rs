@@ -6,7 +6,8 @@
 
 use super::super::PAGE;
 use super::super::customers::{ARCHETYPES, FIELDS, QUERIES, QUERY_FIELD};
-use super::super::page::{End, Lane, MOST_PAGES, Saved};
+use super::super::lane::{End, Lane};
+use super::super::page::{MOST_PAGES, Saved};
 use super::{Phase, StoreBatch};
 use crate::error::{Error, Result};
 use crate::logs::OUTCOMES;
