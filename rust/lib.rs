@@ -19,6 +19,7 @@ pub mod policy;
 mod python;
 pub mod rng;
 pub mod rollout;
+pub mod search;
 pub mod session;
 pub mod simulator;
 pub mod tensor_file;
