@@ -14,6 +14,26 @@
 //!
 //! Bench: `cargo bench --bench kernels`. Property tests: at the end of this file.
 
+/// Calls `$name` in the module of the instruction set.
+macro_rules! dispatch {
+    ($self:ident, $name:ident($($argument:expr),*)) => {
+        match $self.isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Kernels` is only made for an instruction set that the CPU has.
+            $crate::kernels::Isa::Avx512 => unsafe {
+                $crate::kernels::avx512::$name($($argument),*)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::kernels::Isa::Avx2 => unsafe { $crate::kernels::avx2::$name($($argument),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            $crate::kernels::Isa::Neon => unsafe { $crate::kernels::neon::$name($($argument),*) },
+            _ => $crate::kernels::scalar::$name($($argument),*),
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -235,24 +255,6 @@ impl Categorical<'_> {
 /// The kernels of one instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels(Isa);
-
-/// Calls `$name` in the module of the instruction set.
-macro_rules! dispatch {
-    ($self:ident, $name:ident($($argument:expr),*)) => {
-        match $self.0 {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Kernels` is only made for an instruction set that the CPU has.
-            Isa::Avx512 => unsafe { avx512::$name($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Isa::Avx2 => unsafe { avx2::$name($($argument),*) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
-            Isa::Neon => unsafe { neon::$name($($argument),*) },
-            _ => scalar::$name($($argument),*),
-        }
-    };
-}
 
 impl Kernels {
     /// The reference, which every CPU has.

@@ -205,52 +205,61 @@ pub fn scan(job: Scan<'_>) {
     }
 }
 
-/// See [`Limits`]; `search` derives the bounds. Sixteen chunks go side by side, for four queries
-/// in turns, so that no sum waits for its own last step.
+/// See [`Limits`]; `search` derives the bounds. Sixteen chunks go side by side.
 #[inline(always)]
 pub fn limits(job: Limits<'_>) {
-    const TURNS: usize = 4;
     let values = job.panel.as_chunks::<CHUNKS>().0;
     let (centres, extras) = values.split_at(job.dimensions);
     let [scale, radius, norm, magnitude] = extras else { unreachable!("checked") };
-    let last = job.terms.len().saturating_sub(1);
-    for first in (0..job.terms.len()).step_by(TURNS) {
-        // Turns past the last query repeat it.
-        let query = |turn: usize| (first + turn).min(last);
-        let weights: [&[f32]; TURNS] = std::array::from_fn(|turn| {
-            &job.weights[query(turn) * job.dimensions..][..job.dimensions]
-        });
-        let mut base = [[0.0_f32; CHUNKS]; TURNS];
-        for (d, centre) in centres.iter().enumerate() {
-            for turn in 0..TURNS {
-                for lane in 0..CHUNKS {
-                    base[turn][lane] = weights[turn][d].mul_add(centre[lane], base[turn][lane]);
-                }
-            }
+    for (query, terms) in job.terms.iter().enumerate() {
+        let weights = &job.weights[query * job.dimensions..][..job.dimensions];
+        let threshold = job.thresholds[query];
+        let base = centre_scores(weights, centres);
+        let mut error = [0.0_f32; CHUNKS];
+        let mut least = [0; CHUNKS];
+        for lane in 0..CHUNKS {
+            // A few roundings of f32 are some 2e-7; 1e-36 is far above all denormal ones.
+            let rounding = magnitude[lane] * terms.rounding + base[lane].abs() * 2e-6 + 1e-36;
+            error[lane] = scale[lane] * terms.error + rounding;
+            let ball = base[lane] + (terms.norm * radius[lane]) * 1.000_001 + rounding;
+            let length = (terms.norm * norm[lane]) * 1.000_001 + rounding;
+            let needed = threshold - base[lane] - error[lane] - threshold.abs() * 2e-6;
+            let sum = needed / (scale[lane] * terms.unit) + terms.zero - 4.0;
+            // Written so that what is not a number skips nothing. Truncation towards zero adds
+            // less than one, which the 4 above allows for.
+            let bounded = if sum < NEVER as f32 { sum } else { NEVER as f32 };
+            let bounded = if bounded > -NEVER as f32 { bounded } else { -NEVER as f32 };
+            let bounded = if sum.is_nan() { -NEVER as f32 } else { bounded };
+            let out = ball < threshold || length < threshold;
+            least[lane] = if out { NEVER } else { bounded as i32 };
         }
-        for turn in 0..TURNS {
-            let (query, base) = (query(turn), base[turn]);
-            let (terms, threshold) = (job.terms[query], job.thresholds[query]);
-            let mut error = [0.0_f32; CHUNKS];
-            let mut least = [0; CHUNKS];
-            for lane in 0..CHUNKS {
-                // A few roundings of f32 are some 2e-7; 1e-36 is far above all denormal ones.
-                let rounding = magnitude[lane] * terms.rounding + base[lane].abs() * 2e-6 + 1e-36;
-                error[lane] = scale[lane] * terms.error + rounding;
-                let ball = base[lane] + (terms.norm * radius[lane]) * 1.000_001 + rounding;
-                let length = (terms.norm * norm[lane]) * 1.000_001 + rounding;
-                let needed = threshold - base[lane] - error[lane] - threshold.abs() * 2e-6;
-                let sum = needed / (scale[lane] * terms.unit) + terms.zero - 4.0;
-                // Written so that what is not a number skips nothing. Truncation towards zero adds
-                // less than one, which the 4 above allows for.
-                let sum = if sum > -NEVER as f32 { sum } else { -NEVER as f32 };
-                let sum = if sum < NEVER as f32 { sum } else { NEVER as f32 };
-                let out = ball < threshold || length < threshold;
-                least[lane] = if out { NEVER } else { sum as i32 };
-            }
-            (job.base[query], job.error[query], job.least[query]) = (base, error, least);
+        (job.base[query], job.error[query], job.least[query]) = (base, error, least);
+    }
+}
+
+/// The scores of sixteen centres, as two sums each, so that no step waits for the one before it.
+#[inline(always)]
+fn centre_scores(weights: &[f32], centres: &[[f32; CHUNKS]]) -> [f32; CHUNKS] {
+    let (mut even, mut odd) = ([0.0_f32; CHUNKS], [0.0_f32; CHUNKS]);
+    let (weight_pairs, last_weight) = weights.as_chunks::<2>();
+    let (centre_pairs, last_centre) = centres.as_chunks::<2>();
+    for (weight, centre) in weight_pairs.iter().zip(centre_pairs) {
+        for lane in 0..CHUNKS {
+            even[lane] = weight[0].mul_add(centre[0][lane], even[lane]);
+        }
+        for lane in 0..CHUNKS {
+            odd[lane] = weight[1].mul_add(centre[1][lane], odd[lane]);
         }
     }
+    for (weight, centre) in last_weight.iter().zip(last_centre) {
+        for lane in 0..CHUNKS {
+            even[lane] = weight.mul_add(centre[lane], even[lane]);
+        }
+    }
+    for lane in 0..CHUNKS {
+        even[lane] += odd[lane];
+    }
+    even
 }
 
 /// See [`super::Kernels::dots`]. Eight rows go side by side, each a chain of its own.

@@ -167,24 +167,6 @@ impl Limits<'_> {
     }
 }
 
-/// Calls `$name` in the module of the instruction set.
-macro_rules! dispatch {
-    ($self:ident, $name:ident($($argument:expr),*)) => {
-        match $self.isa() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Kernels` is only made for an instruction set that the CPU has.
-            super::Isa::Avx512 => unsafe { super::avx512::$name($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            super::Isa::Avx2 => unsafe { super::avx2::$name($($argument),*) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
-            super::Isa::Neon => unsafe { super::neon::$name($($argument),*) },
-            _ => super::scalar::$name($($argument),*),
-        }
-    };
-}
-
 impl Kernels {
     /// Finds the rows of a chunk whose integer sums reach the least sums.
     pub fn scan(self, job: Scan<'_>) {

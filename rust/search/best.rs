@@ -100,8 +100,8 @@ impl<'a> Best<'a> {
             self.threshold = self.threshold.max(*least);
         }
         let threshold = self.threshold;
-        // Written so that an upper bound that is not a number stays.
-        self.waiting.retain(|row| !(row.upper < threshold));
+        // An upper bound that is not a number bounds nothing.
+        self.waiting.retain(|row| row.upper >= threshold || row.upper.is_nan());
         if self.waiting.len() > Self::room(self.k) / 2 + self.k / 2 {
             self.score();
         }

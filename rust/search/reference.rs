@@ -64,12 +64,7 @@ pub(super) fn checked(
 
 /// The best k rows of one query by the definition alone: scalar kernel, every allowed row, a full
 /// sort. For tests and for people who want to check.
-pub fn top(
-    view: &View<'_>,
-    weights: &[f32],
-    k: usize,
-    allowed: Allowed<'_>,
-) -> Result<Vec<(u32, f32)>> {
+pub fn top(view: &View<'_>, weights: &[f32], k: usize, allowed: Allowed<'_>) -> Vec<(u32, f32)> {
     let positions: Vec<u32> =
         (0..view.rows() as u32).filter(|position| allows(allowed, *position)).collect();
     let mut scores = vec![0.0; positions.len()];
@@ -79,5 +74,5 @@ pub fn top(
         scores.into_iter().zip(rows).map(|(score, row)| Scored { score, row }).collect();
     all.sort_by(Scored::before);
     all.truncate(k);
-    Ok(all.into_iter().map(|best| (best.row, best.score)).collect())
+    all.into_iter().map(|best| (best.row, best.score)).collect()
 }
