@@ -22,6 +22,9 @@ pub mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+pub mod scan;
+#[cfg(test)]
+mod scan_tests;
 #[cfg(test)]
 mod tests;
 
@@ -252,6 +255,9 @@ macro_rules! dispatch {
 }
 
 impl Kernels {
+    /// The reference, which every CPU has.
+    pub const SCALAR: Self = Self(Isa::Scalar);
+
     /// The kernels of one instruction set, if this CPU has it.
     pub fn of(isa: Isa) -> Result<Self> {
         if isa.available() {

@@ -7,10 +7,14 @@
 //! the latency of the multiply-add.
 
 use std::arch::x86_64::{
-    _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    _mm256_add_epi32, _mm256_and_si256, _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps,
+    _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256,
 };
 
+use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, PANEL, Start, scalar};
 use crate::rng::{LANES, Origin};
 
@@ -146,4 +150,93 @@ pub fn tanh(values: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
     scalar::sum_rows(start, table, rows, out);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn limits(job: Limits<'_>) {
+    scalar::limits(job);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) {
+    scalar::dots(weights, attributes, rows, out);
+}
+
+/// See [`Scan`]; the caller has checked its bounds.
+#[target_feature(enable = "avx2,fma")]
+pub fn scan(mut job: Scan<'_>) {
+    let mut first = 0;
+    while first < job.slots.len() {
+        first += match (job.slots.len() - first, job.width) {
+            (2.., Width::Eight) => scan_tile::<2, false>(&mut job, first),
+            (_, Width::Eight) => scan_tile::<1, false>(&mut job, first),
+            (2.., Width::Four) => scan_tile::<2, true>(&mut job, first),
+            (_, Width::Four) => scan_tile::<1, true>(&mut job, first),
+        };
+    }
+}
+
+/// `R` queries over the live pairs of a chunk, eight rows a register; returns R. As in
+/// `avx512.rs`, sums start at minus their least sum.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize) -> usize {
+    let stride = GROUP * job.groups;
+    let bytes = BLOCK * GROUP;
+    let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    for pair in (0..PAIRS).filter(|pair| job.pairs >> pair & 1 == 1) {
+        let [at, second] = job.offsets(pair, 0);
+        let mut sums = [[_mm256_setzero_si256(); 4]; R];
+        let mut queries = [job.queries.as_ptr(); R];
+        for r in 0..R {
+            queries[r] = job.queries[job.slots[first + r] as usize * stride..][..stride].as_ptr();
+            sums[r] = [_mm256_set1_epi32(-job.least[first + r]); 4];
+        }
+        // SAFETY: `Scan::check` holds, so that from `at` (and from `second`) there are 64 bytes a
+        // group in `codes`, and each query has four weights a group.
+        unsafe {
+            let codes = [job.codes.as_ptr().add(at), job.codes.as_ptr().add(second)];
+            for group in 0..job.groups {
+                let half = |codes: *const u8, half: usize| {
+                    _mm256_loadu_si256(codes.add(group * bytes + half * bytes / 2).cast())
+                };
+                let items = if FOUR {
+                    let both = [half(codes[0], 0), half(codes[0], 1)];
+                    let high = both.map(|both| _mm256_and_si256(_mm256_srli_epi16::<4>(both), low));
+                    let both = both.map(|both| _mm256_and_si256(both, low));
+                    [both[0], both[1], high[0], high[1]]
+                } else {
+                    [half(codes[0], 0), half(codes[0], 1), half(codes[1], 0), half(codes[1], 1)]
+                };
+                for r in 0..R {
+                    let weights = queries[r].add(group * GROUP).cast::<i32>().read_unaligned();
+                    let weights = _mm256_set1_epi32(weights);
+                    for quarter in 0..4 {
+                        // No saturation: 2 * 255 * 64 < 2^15.
+                        let pairs = _mm256_maddubs_epi16(items[quarter], weights);
+                        let fours = _mm256_madd_epi16(pairs, ones);
+                        sums[r][quarter] = _mm256_add_epi32(sums[r][quarter], fours);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            let none = sums[r].into_iter().reduce(|a, b| _mm256_and_si256(a, b));
+            if none.is_some_and(|none| _mm256_movemask_ps(_mm256_castsi256_ps(none)) == 255) {
+                continue;
+            }
+            let mut hit = Hit { sums: [0; PAIR], slot: (first + r) as u32, pair: pair as u32 };
+            for quarter in 0..4 {
+                let least = _mm256_set1_epi32(job.least[first + r]);
+                let sums = _mm256_add_epi32(sums[r][quarter], least);
+                let out = hit.sums[quarter * LANES..][..LANES].as_mut_ptr();
+                // SAFETY: `out` has 8 values.
+                unsafe { _mm256_storeu_si256(out.cast(), sums) };
+            }
+            job.hits.push(hit);
+        }
+    }
+    R
 }

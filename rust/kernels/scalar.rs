@@ -3,6 +3,7 @@
 //! Everything here but [`dense`] is also compiled into the vector modules, where the compiler
 //! turns the fixed lanes into registers; `inline(always)` is what lets it.
 
+use super::scan::{BLOCK, CHUNKS, GROUP, Hit, Limits, NEVER, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, Head, PANEL, Panels, Start, math};
 use crate::rng::{self, LANES, Origin};
 
@@ -172,4 +173,90 @@ fn add_rows<const N: usize>(
         }
     }
     *out = sums;
+}
+
+/// See [`Scan`].
+pub fn scan(job: Scan<'_>) {
+    let stride = GROUP * job.groups;
+    for (slot, (query, least)) in job.slots.iter().zip(job.least).enumerate() {
+        let weights = &job.queries[*query as usize * stride..][..stride];
+        for pair in (0..PAIRS).filter(|pair| job.pairs >> pair & 1 == 1) {
+            let mut sums = [0; PAIR];
+            for (group, weights) in weights.chunks_exact(GROUP).enumerate() {
+                for (block, offset) in job.offsets(pair, group).into_iter().enumerate() {
+                    for (at, code) in job.codes[offset..][..BLOCK * GROUP].iter().enumerate() {
+                        let code = match (job.width, block) {
+                            (Width::Eight, _) => *code,
+                            (Width::Four, 0) => code & 15,
+                            (Width::Four, _) => code >> 4,
+                        };
+                        sums[block * BLOCK + at / GROUP] +=
+                            i32::from(weights[at % GROUP]) * i32::from(code);
+                    }
+                }
+            }
+            if sums.iter().any(|sum| sum >= least) {
+                job.hits.push(Hit { sums, slot: slot as u32, pair: pair as u32 });
+            }
+        }
+    }
+}
+
+/// See [`Limits`]; `search` derives the bounds. Sixteen chunks go side by side.
+#[inline(always)]
+pub fn limits(job: Limits<'_>) {
+    let values = job.panel.as_chunks::<CHUNKS>().0;
+    let (centres, extras) = values.split_at(job.dimensions);
+    let [scale, radius, norm, magnitude] = extras else { unreachable!("checked") };
+    for (query, terms) in job.terms.iter().enumerate() {
+        let weights = &job.weights[query * job.dimensions..][..job.dimensions];
+        let threshold = job.thresholds[query];
+        let mut base = [0.0_f32; CHUNKS];
+        for (weight, centre) in weights.iter().zip(centres) {
+            for lane in 0..CHUNKS {
+                base[lane] = weight.mul_add(centre[lane], base[lane]);
+            }
+        }
+        let mut error = [0.0_f32; CHUNKS];
+        let mut least = [0; CHUNKS];
+        for lane in 0..CHUNKS {
+            // A few roundings of f32 are some 2e-7; 1e-36 is far above all denormal ones.
+            let rounding = magnitude[lane] * terms.rounding + base[lane].abs() * 2e-6 + 1e-36;
+            error[lane] = scale[lane] * terms.error + rounding;
+            let ball = base[lane] + (terms.norm * radius[lane]) * 1.000_001 + rounding;
+            let length = (terms.norm * norm[lane]) * 1.000_001 + rounding;
+            let needed = threshold - base[lane] - error[lane] - threshold.abs() * 2e-6;
+            let sum = needed / (scale[lane] * terms.unit) + terms.zero - 4.0;
+            // Written so that whatever is not a number skips nothing.
+            let bounded = if sum < NEVER as f32 { sum } else { NEVER as f32 };
+            let bounded = if bounded > -NEVER as f32 { bounded } else { -NEVER as f32 };
+            let bounded = if sum.is_nan() { -NEVER as f32 } else { bounded };
+            let out = ball < threshold || length < threshold;
+            // SAFETY-free truncation: the value is within +- 2^24, and rounds towards zero by
+            // less than one, which the 4 above allows for.
+            least[lane] = if out { NEVER } else { bounded as i32 };
+        }
+        (job.base[query], job.error[query], job.least[query]) = (base, error, least);
+    }
+}
+
+/// See [`super::Kernels::dots`]. Eight rows go side by side, each a chain of its own.
+#[inline(always)]
+pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) {
+    let row = |row: u32| &attributes[row as usize * weights.len()..][..weights.len()];
+    let (eights, rest) = rows.as_chunks::<LANES>();
+    let (out_eights, out_rest) = out.as_chunks_mut::<LANES>();
+    for (rows, out) in eights.iter().zip(out_eights) {
+        let rows = rows.map(row);
+        let mut sums = [0.0; LANES];
+        for (at, weight) in weights.iter().enumerate() {
+            for lane in 0..LANES {
+                sums[lane] = weight.mul_add(rows[lane][at], sums[lane]);
+            }
+        }
+        *out = sums;
+    }
+    for (number, out) in rest.iter().zip(out_rest) {
+        *out = weights.iter().zip(row(*number)).fold(0.0, |sum, (w, x)| w.mul_add(*x, sum));
+    }
 }
