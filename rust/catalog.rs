@@ -34,7 +34,7 @@ mod tests;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::MmapMut;
 use sha2::{Digest, Sha256};
@@ -42,8 +42,8 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::parallel;
-use crate::search::index::{Plan, View};
-use crate::search::{self, NO_ROW};
+use crate::search::index::{self, View};
+use crate::search::{self, MOST_K, NO_ROW, Plan, Search};
 use crate::tensor_file::hexadecimal;
 use build::Watch;
 use format::{BLOCK, Column, ColumnKind, Header, IdKind, Kind, Section};
@@ -58,8 +58,12 @@ compile_error!("catalogues are read where they lie, and their numbers are little
 
 /// Bytes that [`Catalog::verify`] hashes between two looks at the clock.
 const STRIDE: usize = 1 << 20;
-/// More results than this a query are taken for a mistake.
-pub const MOST_RESULTS: usize = 1 << 20;
+
+/// Queries of [`Catalog::search_each`] between two looks at the clock.
+const STEP: usize = 1024;
+
+/// A query and what it may find.
+type Each<'a> = (&'a [f32], &'a Arc<Selection>);
 
 /// A catalogue, open for reading by any number of threads.
 #[derive(Debug)]
@@ -100,12 +104,15 @@ impl Catalog {
         let section = header.sections.iter().find(find).expect("the header was checked");
         let plan = part(&mapped, section.offset, section.bytes);
         check_sum(&mapped, section)?;
-        let plan = Plan::from_bytes(plan, header.dimensions as usize, header.rows)
+        let plan = Plan::from_bytes(plan)
             .map_err(|error| Error::format(&*origin, error.to_string()))?;
-        for (kind, expected) in [
-            (Kind::Codes, plan.code_bytes(header.rows)),
-            (Kind::Bounds, 4 * plan.bound_values(header.rows)),
-        ] {
+        if plan.dimensions() != header.dimensions as usize {
+            let (expected, got) = (header.dimensions, plan.dimensions());
+            let reason = format!("expected a plan for {expected} dimensions, got {got}");
+            return Err(Error::format(&*origin, reason));
+        }
+        let sizes = index::Sizes::of(header.rows, plan.dimensions());
+        for (kind, expected) in [(Kind::Codes, sizes.codes), (Kind::Bounds, 4 * sizes.bounds)] {
             let section = header.sections.iter().find(|section| section.kind == kind);
             let got = section.expect("the header was checked").bytes;
             if got != expected {
@@ -339,6 +346,7 @@ impl Catalog {
         Ok(Condition::Range { column, low: low as f32 + 0.0, high: high as f32 + 0.0 })
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
     /// Finds the best `k` of the selected rows for each query (q x D): rows and scores (q x k),
     /// the best first, ties by row. Where fewer match, rows are [`NO_ROW`] and scores minus
     /// infinity.
@@ -348,23 +356,26 @@ impl Catalog {
         k: usize,
         selection: &Selection,
         threads: Option<usize>,
+        interrupt: &dyn Fn() -> Result<()>,
         rows: &mut [u32],
         scores: &mut [f32],
     ) -> Result<()> {
         let threads = self.check_search(queries, k, threads)?;
         let (kernels, view) = (Kernels::best()?, self.view());
-        let allowed = selection.allowed();
-        search::search(kernels, &view, queries, k, allowed, threads, rows, scores)?;
+        let job = Search { queries, k, allowed: selection.allowed(), threads };
+        search::search(kernels, &view, job, interrupt, rows, scores)?;
         self.check_found(rows)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
     /// [`Catalog::search`] with a selection for each query.
     pub fn search_each(
         &self,
         queries: &[f32],
         k: usize,
-        selections: &[std::sync::Arc<Selection>],
+        selections: &[Arc<Selection>],
         threads: Option<usize>,
+        interrupt: &dyn Fn() -> Result<()>,
         rows: &mut [u32],
         scores: &mut [f32],
     ) -> Result<()> {
@@ -372,12 +383,17 @@ impl Catalog {
         let (kernels, view) = (Kernels::best()?, self.view());
         let queries = queries.chunks_exact(self.dimensions());
         let out = rows.chunks_exact_mut(k).zip(scores.chunks_exact_mut(k));
-        let jobs: Vec<_> = queries.zip(selections).zip(out).collect();
-        let work = |((query, selection), (rows, scores)): (_, (&mut [u32], &mut [f32]))| {
-            let (query, selection): (&[f32], &std::sync::Arc<Selection>) = (query, selection);
-            search::search(kernels, &view, query, k, selection.allowed(), 1, rows, scores)
-        };
-        parallel::map(threads, jobs, work)?.into_iter().collect::<Result<()>>()?;
+        let mut jobs: Vec<_> = queries.zip(selections).zip(out).collect();
+        while !jobs.is_empty() {
+            interrupt()?;
+            let later = jobs.split_off(jobs.len().min(STEP));
+            let now = std::mem::replace(&mut jobs, later);
+            let work = |((queries, selection), (rows, scores)): (Each<'_>, _)| {
+                let job = Search { queries, k, allowed: selection.allowed(), threads: 1 };
+                search::search(kernels, &view, job, &|| Ok(()), rows, scores)
+            };
+            parallel::map(threads, now, work)?.into_iter().collect::<Result<()>>()?;
+        }
         self.check_found(rows)
     }
 
@@ -388,8 +404,8 @@ impl Catalog {
             let got = format!("{} in row {row}, column {column}", queries[at]);
             return Err(Error::argument("weights", "finite numbers", got));
         }
-        if !(1..=MOST_RESULTS).contains(&k) {
-            return Err(Error::argument("k", format!("1 to {MOST_RESULTS}"), k));
+        if !(1..=MOST_K).contains(&k) {
+            return Err(Error::argument("k", format!("1 to {MOST_K}"), k));
         }
         parallel::resolve(threads)
     }

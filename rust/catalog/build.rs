@@ -30,7 +30,9 @@ use super::mapped::bytes;
 use super::target::{Beside, Scratch, Target, Writer};
 use crate::error::{Error, Result};
 use crate::parallel;
-use crate::search::index::{Encoder, Plan};
+use crate::kernels::Kernels;
+use crate::search::Plan;
+use crate::search::index::{self, Encoder};
 use crate::tensor_file::partial;
 
 /// Rows that the plan is learned from: at most so many, and so many bytes.
@@ -495,12 +497,15 @@ impl Geometry {
 
     /// Each row's cluster.
     fn assign(self, plan: &Plan, rows: &Rows<'_>, watch: &Watch<'_>) -> Result<Vec<u16>> {
-        let mut clusters = Vec::with_capacity(self.rows);
+        assert!(plan.clusters() <= 1 << 16, "clusters have 16 bits here");
+        let (kernels, mut clusters) = (Kernels::best()?, Vec::with_capacity(self.rows));
         let work = |index, _: &dyn Fn() -> bool| {
             let (first, count) = self.chunk_rows(index);
             let (mut buffer, d) = (Vec::new(), self.dimensions);
             let values = rows.read(first * d, count * d, &mut buffer)?;
-            Ok(values.chunks_exact(d).map(|row| plan.cluster(row) as u16).collect())
+            let mut wide = vec![0; count];
+            plan.clusters_of(kernels, values, &mut wide);
+            Ok(wide.into_iter().map(|cluster| cluster as u16).collect())
         };
         let take = |chunk: Result<Vec<u16>>| {
             clusters.extend(chunk?);
@@ -597,11 +602,12 @@ impl<'a> Output<'a> {
         target: &'a mut Target,
     ) -> Result<Self> {
         let plan_bytes = plan.to_bytes();
+        let index = index::Sizes::of(header.rows, plan.dimensions());
         let numbers = header.columns.len() - categories.len();
         let free = |kind, column: u32| match kind {
             Kind::Plan => plan_bytes.len() as u64,
-            Kind::Codes => plan.code_bytes(header.rows),
-            Kind::Bounds => 4 * plan.bound_values(header.rows),
+            Kind::Codes => index.codes,
+            Kind::Bounds => 4 * index.bounds,
             Kind::IdTexts => match ids {
                 OwnedIds::Texts { bytes, .. } => bytes.len() as u64,
                 _ => unreachable!("only texts have a section of texts"),
@@ -655,7 +661,7 @@ impl<'a> Output<'a> {
         let base = self.section(Kind::Attributes, 0).offset;
         let mut attributes = self.writer(Kind::Attributes, 0);
         let mut encoded = [self.writer(Kind::Codes, 0), self.writer(Kind::Bounds, 0)];
-        let mut encoder = Encoder::new(plan, d, geometry.rows as u64);
+        let mut encoder = Encoder::new(plan);
         let (mut buffer, mut codes, mut bounds) = (Vec::new(), Vec::new(), Vec::new());
         let mut flush = |codes: &mut Vec<u8>, bounds: &mut Vec<f32>| {
             encoded[0].push(codes)?;
