@@ -104,8 +104,8 @@ impl Catalog {
         let section = header.sections.iter().find(find).expect("the header was checked");
         let plan = part(&mapped, section.offset, section.bytes);
         check_sum(&mapped, section)?;
-        let plan = Plan::from_bytes(plan)
-            .map_err(|error| Error::format(&*origin, error.to_string()))?;
+        let plan =
+            Plan::from_bytes(plan).map_err(|error| Error::format(&*origin, error.to_string()))?;
         if plan.dimensions() != header.dimensions as usize {
             let (expected, got) = (header.dimensions, plan.dimensions());
             let reason = format!("expected a plan for {expected} dimensions, got {got}");
@@ -198,11 +198,7 @@ impl Catalog {
     }
 
     /// The rows of some ids; the message about an unknown one calls them `what`.
-    pub fn find<'a>(
-        &self,
-        what: &str,
-        ids: impl IntoIterator<Item = Id<'a>>,
-    ) -> Result<Vec<u32>> {
+    pub fn find<'a>(&self, what: &str, ids: impl IntoIterator<Item = Id<'a>>) -> Result<Vec<u32>> {
         self.mapped.check()?;
         let known = self.ids();
         let table = match known {

@@ -29,8 +29,8 @@ use super::ids::{self, Ids};
 use super::mapped::bytes;
 use super::target::{Beside, Scratch, Target, Writer};
 use crate::error::{Error, Result};
-use crate::parallel;
 use crate::kernels::Kernels;
+use crate::parallel;
 use crate::search::Plan;
 use crate::search::index::{self, Encoder};
 use crate::tensor_file::partial;
@@ -142,7 +142,12 @@ enum Rows<'a> {
 
 impl Rows<'_> {
     /// Some consecutive rows' values, from value number `first`.
-    fn read<'b>(&'b self, first: usize, values: usize, buffer: &'b mut Vec<f32>) -> Result<&'b [f32]> {
+    fn read<'b>(
+        &'b self,
+        first: usize,
+        values: usize,
+        buffer: &'b mut Vec<f32>,
+    ) -> Result<&'b [f32]> {
         match self {
             Self::Memory(all) => Ok(&all[first..][..values]),
             Self::Scratch(scratch) => {
@@ -280,7 +285,8 @@ impl Builder {
             check_length(name, rows, numbers.len())?;
             all.extend(numbers);
         }
-        let categories = self.categories.iter_mut().zip(&piece.categories).zip(&self.shape.categories);
+        let categories =
+            self.categories.iter_mut().zip(&piece.categories).zip(&self.shape.categories);
         for ((all, cells), (name, _)) in categories {
             match cells {
                 Cells::Integers(cells) => {
@@ -305,7 +311,11 @@ impl Builder {
 
     fn check_attributes(&self, attributes: &[f32]) -> Result<()> {
         let dimensions = self.shape.dimensions;
-        check_length("attributes", attributes.len().next_multiple_of(dimensions), attributes.len())?;
+        check_length(
+            "attributes",
+            attributes.len().next_multiple_of(dimensions),
+            attributes.len(),
+        )?;
         for (index, values) in attributes.chunks(4096).enumerate() {
             // Without a branch inside, this becomes vector code.
             if values.iter().fold(true, |fine, value| fine & value.is_finite()) {
@@ -682,7 +692,8 @@ impl<'a> Output<'a> {
         encoder.finish(&mut codes, &mut bounds);
         flush(&mut codes, &mut bounds)?;
         let sums = [attributes.finish()].into_iter().chain(encoded.map(Writer::finish));
-        let sums: Vec<_> = [Kind::Attributes, Kind::Codes, Kind::Bounds].into_iter().zip(sums).collect();
+        let sums: Vec<_> =
+            [Kind::Attributes, Kind::Codes, Kind::Bounds].into_iter().zip(sums).collect();
         sums.into_iter().for_each(|(kind, sum)| self.seal(kind, 0, sum));
         Ok(())
     }

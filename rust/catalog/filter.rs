@@ -170,8 +170,20 @@ struct Part<'a> {
 }
 
 enum Test<'a> {
-    Categories { column: u32, codes: &'a [u32], of: Codes<'a>, wanted: Wanted },
-    Range { column: u32, low: f32, high: f32, numbers: &'a [f32], first: u64, end: u64 },
+    Categories {
+        column: u32,
+        codes: &'a [u32],
+        of: Codes<'a>,
+        wanted: Wanted,
+    },
+    Range {
+        column: u32,
+        low: f32,
+        high: f32,
+        numbers: &'a [f32],
+        first: u64,
+        end: u64,
+    },
     /// Positions, ascending.
     Listed(Vec<u32>),
 }
@@ -258,7 +270,12 @@ impl Catalog {
     }
 
     /// The first of a column's sorted positions from which on `from` holds.
-    fn first_sorted(&self, column: u32, numbers: &[f32], from: impl Fn(f32) -> bool) -> Result<u64> {
+    fn first_sorted(
+        &self,
+        column: u32,
+        numbers: &[f32],
+        from: impl Fn(f32) -> bool,
+    ) -> Result<u64> {
         let (mut low, mut high) = (0, self.header.columns[column as usize].present);
         while low < high {
             let middle = low.midpoint(high);

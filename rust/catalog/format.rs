@@ -383,7 +383,9 @@ pub fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> std::result::Res
     let mut seen = std::collections::HashSet::new();
     for name in names {
         if name.is_empty() || name.len() > LONGEST_NAME {
-            return Err(format!("expected column names of 1 to {LONGEST_NAME} bytes, got {name:?}"));
+            return Err(format!(
+                "expected column names of 1 to {LONGEST_NAME} bytes, got {name:?}"
+            ));
         }
         if !seen.insert(name) {
             return Err(format!("expected each column once, got {name:?} twice"));

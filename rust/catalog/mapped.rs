@@ -96,7 +96,10 @@ impl Mapped {
             return Err(Error::format(path.display().to_string(), reason));
         }
         if metadata.len() == 0 {
-            return Err(Error::format(path.display().to_string(), "expected a catalogue file, got an empty one"));
+            return Err(Error::format(
+                path.display().to_string(),
+                "expected a catalogue file, got an empty one",
+            ));
         }
         // The path is kept whole, so that a change of directory does not lead to another file.
         let whole = std::path::absolute(path).map_err(Error::io(path))?;
@@ -143,9 +146,10 @@ impl Mapped {
             return fail("expected the file as it was opened, got one that was written to".into());
         }
         match std::fs::metadata(&source.path) {
-            Ok(named) if Stamp::of(&named).identity != now.identity => {
-                fail("expected the file as it was opened, got another of this name: open it again".into())
-            }
+            Ok(named) if Stamp::of(&named).identity != now.identity => fail(
+                "expected the file as it was opened, got another of this name: open it again"
+                    .into(),
+            ),
             // A file without a name, or in a folder that is closed by now, is still whole.
             _ => Ok(()),
         }
@@ -156,8 +160,9 @@ impl Mapped {
         match &self.source {
             Some(source) if source.guard.lost() => {
                 let expected = source.stamp.length;
-                let reason =
-                    format!("expected {expected} bytes as when it was opened, got fewer: cut short");
+                let reason = format!(
+                    "expected {expected} bytes as when it was opened, got fewer: cut short"
+                );
                 Err(Error::format(self.origin(), reason))
             }
             _ => Ok(()),

@@ -138,10 +138,7 @@ struct Table {
 }
 
 fn is_list(kind: &DataType) -> bool {
-    matches!(
-        kind,
-        DataType::FixedSizeList(..) | DataType::List(_) | DataType::LargeList(_)
-    )
+    matches!(kind, DataType::FixedSizeList(..) | DataType::List(_) | DataType::LargeList(_))
 }
 
 fn is_float(kind: &DataType) -> bool {
@@ -197,7 +194,11 @@ impl Table {
         }
         let mut categories = Vec::new();
         for (called, name) in &columns.categories {
-            categories.push((called.clone(), name.clone(), kind_of(name, find(name)?.data_type())?));
+            categories.push((
+                called.clone(),
+                name.clone(),
+                kind_of(name, find(name)?.data_type())?,
+            ));
         }
         let mut attributes = columns.attributes.clone();
         if attributes.is_empty() {
@@ -256,7 +257,11 @@ impl Table {
             dimensions,
             ids: self.ids.as_ref().map(|(_, kind)| *kind),
             numbers: self.numbers.iter().map(|(called, _)| called.clone()).collect(),
-            categories: self.categories.iter().map(|(name, _, kind)| (name.clone(), *kind)).collect(),
+            categories: self
+                .categories
+                .iter()
+                .map(|(name, _, kind)| (name.clone(), *kind))
+                .collect(),
         }
     }
 
@@ -338,7 +343,11 @@ impl Table {
             }
         };
         if let Some(at) = (inside.null_count() > 0).then(|| first_null(&inside)) {
-            let got = format!("null in row {}, column {}", first + (at / dimensions) as u64, at % dimensions);
+            let got = format!(
+                "null in row {}, column {}",
+                first + (at / dimensions) as u64,
+                at % dimensions
+            );
             return Err(Error::argument("attributes", "finite numbers", got));
         }
         out.extend_from_slice(floats(name, &inside)?.values());
@@ -429,13 +438,11 @@ fn integers(name: &str, column: &ArrayRef) -> Result<Int64Array> {
         DataType::UInt8 => column.as_primitive::<UInt8Type>().unary(i64::from),
         DataType::UInt16 => column.as_primitive::<UInt16Type>().unary(i64::from),
         DataType::UInt32 => column.as_primitive::<UInt32Type>().unary(i64::from),
-        DataType::UInt64 => column
-            .as_primitive::<UInt64Type>()
-            .try_unary(|number| {
-                i64::try_from(number).map_err(|_| {
-                    Error::argument(format!("column {name}"), "numbers below 2^63", number)
-                })
-            })?,
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().try_unary(|number| {
+            i64::try_from(number).map_err(|_| {
+                Error::argument(format!("column {name}"), "numbers below 2^63", number)
+            })
+        })?,
         DataType::Boolean => {
             let flags: &BooleanArray = column.as_boolean();
             flags.iter().map(|flag| flag.map(i64::from)).collect()

@@ -135,16 +135,16 @@ impl Drop for Beside {
 
 /// Refuses to replace a file unasked.
 fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
-    let fail = |kind, text| {
-        Err(Error::Io { path: path.to_owned(), source: io::Error::new(kind, text) })
-    };
+    let fail =
+        |kind, text| Err(Error::Io { path: path.to_owned(), source: io::Error::new(kind, text) });
     if path.is_dir() {
         return fail(io::ErrorKind::IsADirectory, "expected a file name, got a directory");
     }
     if overwrite || !path.exists() {
         return Ok(());
     }
-    let text = "expected a new file or overwrite=True, got a file that exists (it is left as it is)";
+    let text =
+        "expected a new file or overwrite=True, got a file that exists (it is left as it is)";
     fail(io::ErrorKind::AlreadyExists, text)
 }
 
@@ -161,9 +161,7 @@ impl Target {
     /// Makes room for the whole.
     pub fn reserve(&mut self, bytes: u64) -> Result<()> {
         match self {
-            Self::File(beside) => {
-                beside.file.set_len(bytes).map_err(Error::io(&beside.partial))
-            }
+            Self::File(beside) => beside.file.set_len(bytes).map_err(Error::io(&beside.partial)),
             Self::Memory(memory) => {
                 let length = usize::try_from(bytes).unwrap_or(usize::MAX);
                 let map = MmapMut::map_anon(length).map_err(Error::io(Path::new("memory")))?;
