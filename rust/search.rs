@@ -100,6 +100,12 @@ pub struct Search<'a> {
 
 /// Most queries that pass over the codes together.
 const TILE: usize = 256;
+/// Tiles smaller than this are not made to occupy threads.
+const SMALL_TILE: usize = 32;
+/// Rows times queries that are worth a thread of their own.
+const WORTH_A_THREAD: usize = 500_000;
+/// Most parts that a catalogue is split into; each finds its own threshold.
+const MOST_PARTS: usize = 64;
 /// Up to so many queries read the smaller codes.
 const FEW: usize = 2;
 /// A list this many times shorter than the catalogue is scored row by row.
@@ -147,23 +153,18 @@ fn search_with(
     let weights = |queries: Range<usize>| {
         &job.queries[queries.start * view.dimensions..queries.end * view.dimensions]
     };
-    let split = Split::of(count, view.panels(), job.threads, list.is_some());
+    let split = Split::of(count, view.rows(), job.threads, list.is_some());
     let work = |task: u64, go_on: &dyn Fn() -> bool| {
         let (queries, part) = split.task(task as usize);
-        if let Some(query) =
-            queries.clone().find(|query| !query::safe(weights(*query..query + 1), longest))
-        {
-            // Rare: one by one, the safe ones included, so that the lowest query is reported.
-            if part > 0 {
-                return Ok(vec![Vec::new(); queries.len()]);
-            }
-            let _ = query;
-            return queries
-                .map(|query| {
-                    let weights = weights(query..query + 1);
-                    reference::checked(kernels, view, query, weights, job.k, job.allowed, go_on)
-                })
-                .collect();
+        let dangerous = |query: &usize| !query::safe(weights(*query..query + 1), longest);
+        if queries.clone().any(|query| dangerous(&query)) {
+            // Rare, and slow: row by row, all of the tile, so that the lowest query is reported.
+            let one = |query: usize| {
+                let weights = weights(query..query + 1);
+                reference::checked(kernels, view, query, weights, job.k, job.allowed, go_on)
+            };
+            let nothing = vec![Vec::new(); queries.len()];
+            return if part == 0 { queries.map(one).collect() } else { Ok(nothing) };
         }
         if let Some(list) = list {
             let one = |query: usize| {
@@ -219,12 +220,13 @@ struct Split {
 }
 
 impl Split {
-    fn of(queries: usize, panels: usize, threads: usize, list: bool) -> Self {
+    fn of(queries: usize, rows: usize, threads: usize, list: bool) -> Self {
         let tile = queries.div_ceil(threads).clamp(1, TILE);
-        // Queries of a small tile share little of their work: split the catalogue instead.
-        let parts = threads.min(panels);
-        if !list && tile < 32 && parts > 1 {
-            return Self { queries, tile: TILE, parts };
+        // Queries of a small tile share little of their work: split the catalogue instead, unless
+        // that is so little work that waking threads takes longer.
+        let parts = threads.min(queries.saturating_mul(rows) / WORTH_A_THREAD).min(MOST_PARTS);
+        if tile < SMALL_TILE && threads > 1 && !list {
+            return Self { queries, tile: TILE, parts: parts.max(1) };
         }
         Self { queries, tile, parts: 1 }
     }

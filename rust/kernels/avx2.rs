@@ -7,11 +7,11 @@
 //! the latency of the multiply-add.
 
 use std::arch::x86_64::{
-    _mm256_add_epi32, _mm256_and_si256, _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps,
-    _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_ps,
-    _mm256_storeu_si256,
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcast_ss, _mm256_castsi256_ps,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_max_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
@@ -186,7 +186,7 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
     let stride = GROUP * job.groups;
     let bytes = BLOCK * GROUP;
     let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-    for pair in (0..PAIRS).filter(|pair| job.pairs >> pair & 1 == 1) {
+    for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
         let [at, second] = job.offsets(pair, 0);
         let mut sums = [[_mm256_setzero_si256(); 4]; R];
         let mut queries = [job.queries.as_ptr(); R];
@@ -227,7 +227,17 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
             if none.is_some_and(|none| _mm256_movemask_ps(_mm256_castsi256_ps(none)) == 255) {
                 continue;
             }
-            let mut hit = Hit { sums: [0; PAIR], slot: (first + r) as u32, pair: pair as u32 };
+            let reached = |(quarter, sums): (usize, &__m256i)| {
+                let missed = _mm256_movemask_ps(_mm256_castsi256_ps(*sums)) as u32;
+                (!missed & 255) << (quarter * LANES)
+            };
+            let lanes = sums[r].iter().enumerate().map(reached).fold(0, |a, b| a | b);
+            let lanes = lanes & job.allowed[pair];
+            if lanes == 0 {
+                continue;
+            }
+            let (slot, pair) = ((first + r) as u32, pair as u32);
+            let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
             for quarter in 0..4 {
                 let least = _mm256_set1_epi32(job.least[first + r]);
                 let sums = _mm256_add_epi32(sums[r][quarter], least);

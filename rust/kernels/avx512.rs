@@ -207,7 +207,7 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
         queries[r] = job.queries[job.slots[first + r] as usize * stride..][..stride].as_ptr();
         starts[r] = _mm512_set1_epi32(-job.least[first + r]);
     }
-    for pair in (0..PAIRS).filter(|pair| job.pairs >> pair & 1 == 1) {
+    for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
         let [at, second] = job.offsets(pair, 0);
         let mut sums = [[_mm512_setzero_si512(); 2]; R];
         for r in 0..R {
@@ -240,8 +240,12 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
             continue;
         }
         for r in 0..R {
-            if _mm512_movepi32_mask(none(sums[r])) != u16::MAX {
-                let mut hit = Hit { sums: [0; PAIR], slot: (first + r) as u32, pair: pair as u32 };
+            let [first_block, second_block] = sums[r].map(|sums| _mm512_movepi32_mask(sums));
+            let missed = u32::from(first_block) | u32::from(second_block) << BLOCK;
+            let lanes = !missed & job.allowed[pair];
+            if lanes != 0 {
+                let (slot, pair) = ((first + r) as u32, pair as u32);
+                let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
                 for block in 0..2 {
                     let sums =
                         _mm512_add_epi32(sums[r][block], _mm512_set1_epi32(job.least[first + r]));

@@ -171,7 +171,7 @@ fn scan_query(job: &mut Scan<'_>, slot: usize) {
     let weights = &job.queries[job.slots[slot] as usize * stride..][..stride];
     let least = job.least[slot];
     let shift = 128 * weights.iter().map(|weight| i32::from(*weight)).sum::<i32>();
-    for pair in (0..PAIRS).filter(|pair| job.pairs >> pair & 1 == 1) {
+    for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
         let mut sums = [vdupq_n_s32(shift - least); PAIR / 4];
         for (group, weights) in weights.as_chunks::<GROUP>().0.iter().enumerate() {
             let weights =
@@ -197,11 +197,17 @@ fn scan_query(job: &mut Scan<'_>, slot: usize) {
         if sums.iter().all(|sum| vmaxvq_s32(*sum) < 0) {
             continue;
         }
-        let mut hit = Hit { sums: [0; PAIR], slot: slot as u32, pair: pair as u32 };
+        let mut hit = Hit { sums: [0; PAIR], lanes: 0, slot: slot as u32, pair: pair as u32 };
         for (sum, out) in sums.into_iter().zip(hit.sums.as_chunks_mut::<4>().0) {
             // SAFETY: `out` has 4 values.
             unsafe { vst1q_s32(out.as_mut_ptr(), vaddq_s32(sum, vdupq_n_s32(least))) };
         }
-        job.hits.push(hit);
+        for (lane, sum) in hit.sums.iter().enumerate() {
+            hit.lanes |= u32::from(*sum >= least) << lane;
+        }
+        hit.lanes &= job.allowed[pair];
+        if hit.lanes != 0 {
+            job.hits.push(hit);
+        }
     }
 }

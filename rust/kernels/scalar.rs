@@ -180,7 +180,7 @@ pub fn scan(job: Scan<'_>) {
     let stride = GROUP * job.groups;
     for (slot, (query, least)) in job.slots.iter().zip(job.least).enumerate() {
         let weights = &job.queries[*query as usize * stride..][..stride];
-        for pair in (0..PAIRS).filter(|pair| job.pairs >> pair & 1 == 1) {
+        for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
             let mut sums = [0; PAIR];
             for (group, weights) in weights.chunks_exact(GROUP).enumerate() {
                 for (block, offset) in job.offsets(pair, group).into_iter().enumerate() {
@@ -195,48 +195,61 @@ pub fn scan(job: Scan<'_>) {
                     }
                 }
             }
-            if sums.iter().any(|sum| sum >= least) {
-                job.hits.push(Hit { sums, slot: slot as u32, pair: pair as u32 });
+            let reached = |(lane, sum): (usize, &i32)| u32::from(sum >= least) << lane;
+            let lanes = sums.iter().enumerate().map(reached).fold(0, |a, b| a | b);
+            let lanes = lanes & job.allowed[pair];
+            if lanes != 0 {
+                job.hits.push(Hit { sums, lanes, slot: slot as u32, pair: pair as u32 });
             }
         }
     }
 }
 
-/// See [`Limits`]; `search` derives the bounds. Sixteen chunks go side by side.
+/// See [`Limits`]; `search` derives the bounds. Sixteen chunks go side by side, for four queries
+/// in turns, so that no sum waits for its own last step.
 #[inline(always)]
 pub fn limits(job: Limits<'_>) {
+    const TURNS: usize = 4;
     let values = job.panel.as_chunks::<CHUNKS>().0;
     let (centres, extras) = values.split_at(job.dimensions);
     let [scale, radius, norm, magnitude] = extras else { unreachable!("checked") };
-    for (query, terms) in job.terms.iter().enumerate() {
-        let weights = &job.weights[query * job.dimensions..][..job.dimensions];
-        let threshold = job.thresholds[query];
-        let mut base = [0.0_f32; CHUNKS];
-        for (weight, centre) in weights.iter().zip(centres) {
-            for lane in 0..CHUNKS {
-                base[lane] = weight.mul_add(centre[lane], base[lane]);
+    let last = job.terms.len().saturating_sub(1);
+    for first in (0..job.terms.len()).step_by(TURNS) {
+        // Turns past the last query repeat it.
+        let query = |turn: usize| (first + turn).min(last);
+        let weights: [&[f32]; TURNS] = std::array::from_fn(|turn| {
+            &job.weights[query(turn) * job.dimensions..][..job.dimensions]
+        });
+        let mut base = [[0.0_f32; CHUNKS]; TURNS];
+        for (d, centre) in centres.iter().enumerate() {
+            for turn in 0..TURNS {
+                for lane in 0..CHUNKS {
+                    base[turn][lane] = weights[turn][d].mul_add(centre[lane], base[turn][lane]);
+                }
             }
         }
-        let mut error = [0.0_f32; CHUNKS];
-        let mut least = [0; CHUNKS];
-        for lane in 0..CHUNKS {
-            // A few roundings of f32 are some 2e-7; 1e-36 is far above all denormal ones.
-            let rounding = magnitude[lane] * terms.rounding + base[lane].abs() * 2e-6 + 1e-36;
-            error[lane] = scale[lane] * terms.error + rounding;
-            let ball = base[lane] + (terms.norm * radius[lane]) * 1.000_001 + rounding;
-            let length = (terms.norm * norm[lane]) * 1.000_001 + rounding;
-            let needed = threshold - base[lane] - error[lane] - threshold.abs() * 2e-6;
-            let sum = needed / (scale[lane] * terms.unit) + terms.zero - 4.0;
-            // Written so that whatever is not a number skips nothing.
-            let bounded = if sum < NEVER as f32 { sum } else { NEVER as f32 };
-            let bounded = if bounded > -NEVER as f32 { bounded } else { -NEVER as f32 };
-            let bounded = if sum.is_nan() { -NEVER as f32 } else { bounded };
-            let out = ball < threshold || length < threshold;
-            // SAFETY-free truncation: the value is within +- 2^24, and rounds towards zero by
-            // less than one, which the 4 above allows for.
-            least[lane] = if out { NEVER } else { bounded as i32 };
+        for turn in 0..TURNS {
+            let (query, base) = (query(turn), base[turn]);
+            let (terms, threshold) = (job.terms[query], job.thresholds[query]);
+            let mut error = [0.0_f32; CHUNKS];
+            let mut least = [0; CHUNKS];
+            for lane in 0..CHUNKS {
+                // A few roundings of f32 are some 2e-7; 1e-36 is far above all denormal ones.
+                let rounding = magnitude[lane] * terms.rounding + base[lane].abs() * 2e-6 + 1e-36;
+                error[lane] = scale[lane] * terms.error + rounding;
+                let ball = base[lane] + (terms.norm * radius[lane]) * 1.000_001 + rounding;
+                let length = (terms.norm * norm[lane]) * 1.000_001 + rounding;
+                let needed = threshold - base[lane] - error[lane] - threshold.abs() * 2e-6;
+                let sum = needed / (scale[lane] * terms.unit) + terms.zero - 4.0;
+                // Written so that what is not a number skips nothing. Truncation towards zero adds
+                // less than one, which the 4 above allows for.
+                let sum = if sum > -NEVER as f32 { sum } else { -NEVER as f32 };
+                let sum = if sum < NEVER as f32 { sum } else { NEVER as f32 };
+                let out = ball < threshold || length < threshold;
+                least[lane] = if out { NEVER } else { sum as i32 };
+            }
+            (job.base[query], job.error[query], job.least[query]) = (base, error, least);
         }
-        (job.base[query], job.error[query], job.least[query]) = (base, error, least);
     }
 }
 
@@ -249,9 +262,12 @@ pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) 
     for (rows, out) in eights.iter().zip(out_eights) {
         let rows = rows.map(row);
         let mut sums = [0.0; LANES];
-        for (at, weight) in weights.iter().enumerate() {
-            for lane in 0..LANES {
-                sums[lane] = weight.mul_add(rows[lane][at], sums[lane]);
+        // Zipped, because indices would be checked for every product.
+        let [a, b, c, d, e, f, g, h] = rows.map(|row| row.iter());
+        let halves = a.zip(b).zip(c.zip(d)).zip(e.zip(f).zip(g.zip(h)));
+        for (weight, (((a, b), (c, d)), ((e, f), (g, h)))) in weights.iter().zip(halves) {
+            for (sum, x) in sums.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+                *sum = weight.mul_add(*x, *sum);
             }
         }
         *out = sums;

@@ -61,12 +61,14 @@ impl Width {
     }
 }
 
-/// A pair in which some row reached the least sum of a query.
+/// A pair in which some allowed row reached the least sum of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub struct Hit {
     /// The integer sums of all 32 rows.
     pub sums: [i32; PAIR],
+    /// The rows that are allowed and reach the least sum, one bit each.
+    pub lanes: u32,
     /// The query's place in the job's slots.
     pub slot: u32,
     /// The pair within the chunk.
@@ -82,8 +84,8 @@ pub struct Scan<'a> {
     pub width: Width,
     /// Groups of four dimensions.
     pub groups: usize,
-    /// The pairs to look at, one bit each.
-    pub pairs: u8,
+    /// The rows to look at, one bit each; pairs without any are passed over.
+    pub allowed: [u32; PAIRS],
     /// Quantised weights of all queries, `groups * 4` each.
     pub queries: &'a [i8],
     /// The queries to compute.

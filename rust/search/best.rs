@@ -10,6 +10,9 @@ use std::cmp::Ordering;
 use crate::kernels::Kernels;
 use crate::search::index::View;
 
+/// Up to so many best rows are kept in order.
+const FEW: usize = 64;
+
 /// A row and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
@@ -22,8 +25,8 @@ pub struct Scored {
 impl Scored {
     /// The order of answers: higher scores first, of equal ones the lower row.
     pub fn before(&self, other: &Self) -> Ordering {
-        let scores = other.score.partial_cmp(&self.score).unwrap_or(Ordering::Equal);
-        scores.then(self.row.cmp(&other.row))
+        // Zeros of both signs are equal; whatever else, the order is total.
+        (other.score + 0.0).total_cmp(&(self.score + 0.0)).then(self.row.cmp(&other.row))
     }
 }
 
@@ -115,14 +118,36 @@ impl<'a> Best<'a> {
     pub fn take(&mut self, positions: &[u32]) {
         let mut scores = vec![0.0; positions.len()];
         self.kernels.dots(self.weights, self.view.attributes, positions, &mut scores);
-        let rows = positions.iter().map(|position| self.view.order[*position as usize]);
-        let threshold = self.threshold;
-        let scored = scores.into_iter().zip(rows).filter(|(score, _)| *score >= threshold);
-        self.scored.extend(scored.map(|(score, row)| Scored { score, row }));
-        keep_best(&mut self.scored, self.k);
-        if self.scored.len() == self.k {
+        for (score, position) in scores.into_iter().zip(positions) {
+            if score >= self.threshold {
+                let row = self.view.order[*position as usize];
+                self.keep(Scored { score, row });
+            }
+        }
+        if self.k > FEW && self.scored.len() >= self.k {
+            keep_best(&mut self.scored, self.k);
             let least = self.scored.iter().fold(f32::INFINITY, |least, row| least.min(row.score));
             self.threshold = self.threshold.max(least);
+        }
+    }
+
+    /// Adds a row. A short list stays in order, so that it is always the best k; a long one is cut
+    /// when it has doubled, and by the caller.
+    fn keep(&mut self, row: Scored) {
+        if self.k > FEW {
+            self.scored.push(row);
+            if self.scored.len() >= 2 * self.k {
+                keep_best(&mut self.scored, self.k);
+            }
+            return;
+        }
+        let at = self.scored.partition_point(|other| other.before(&row) == Ordering::Less);
+        if at < self.k {
+            self.scored.truncate(self.k - 1);
+            self.scored.insert(at, row);
+            if self.scored.len() == self.k {
+                self.threshold = self.threshold.max(self.scored[self.k - 1].score);
+            }
         }
     }
 

@@ -87,8 +87,8 @@ impl Pass<'_> {
         best: &mut [Best<'_>],
     ) {
         let first = panel * PANEL_ROWS + chunk * CHUNK;
-        let pairs = self.live(first);
-        if pairs == 0 {
+        let allowed = std::array::from_fn(|pair| self.lanes(first + pair * PAIR));
+        if allowed == [0; PAIRS] {
             return;
         }
         state.slots.clear();
@@ -103,7 +103,7 @@ impl Pass<'_> {
             codes: self.view.chunk(panel, chunk, self.width),
             width: self.width,
             groups: groups(self.view.dimensions),
-            pairs,
+            allowed,
             queries: &queries.codes,
             slots: &state.slots,
             least: &state.slot_least,
@@ -112,15 +112,10 @@ impl Pass<'_> {
         let scale = self.view.panel(panel)[self.view.dimensions * CHUNKS + chunk];
         for hit in state.hits.drain(..) {
             let query = state.slots[hit.slot as usize] as usize;
-            let least = state.slot_least[hit.slot as usize];
             let terms = &queries.terms[query];
             let (base, error) = (state.base[query][chunk], state.error[query][chunk]);
             let start = first + hit.pair as usize * PAIR;
-            let mut lanes = 0_u32;
-            for (lane, sum) in hit.sums.iter().enumerate() {
-                lanes |= u32::from(*sum >= least) << lane;
-            }
-            lanes &= self.lanes(start);
+            let mut lanes = hit.lanes;
             while lanes != 0 {
                 let lane = lanes.trailing_zeros() as usize;
                 lanes &= lanes - 1;
@@ -129,12 +124,6 @@ impl Pass<'_> {
                 best[query].offer(score, error, (start + lane) as u32);
             }
         }
-    }
-
-    /// The pairs of a chunk that hold allowed rows.
-    fn live(&self, first: usize) -> u8 {
-        (0..PAIRS)
-            .fold(0, |pairs, pair| pairs | u8::from(self.lanes(first + pair * PAIR) != 0) << pair)
     }
 
     /// The allowed rows of the pair that starts at a position.
