@@ -36,6 +36,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytemuck::AnyBitPattern;
 use memmap2::MmapMut;
 use sha2::{Digest, Sha256};
 
@@ -48,7 +49,7 @@ use crate::tensor_file::hexadecimal;
 use build::Watch;
 use format::{BLOCK, Column, ColumnKind, Header, IdKind, Kind, Section};
 use ids::{Id, Ids};
-use mapped::{Mapped, Plain, bytes, values};
+use mapped::Mapped;
 
 pub use columns::Value;
 pub use filter::{Condition, Selection};
@@ -450,9 +451,10 @@ impl Catalog {
             .expect("the header was checked")
     }
 
-    fn values<T: Plain>(&self, kind: Kind, column: u32) -> &[T] {
+    fn values<T: AnyBitPattern>(&self, kind: Kind, column: u32) -> &[T] {
         let (_, section) = self.section(kind, column);
-        values(part(&self.mapped, section.offset, section.bytes))
+        // Sections start on pages, and their lengths were checked.
+        bytemuck::cast_slice(part(&self.mapped, section.offset, section.bytes))
     }
 
     /// Compares a section's checksum, the first time.
@@ -489,7 +491,7 @@ impl Catalog {
             }
             let first = (block * BLOCK) as usize;
             let held = &all[first..all.len().min(first + BLOCK as usize)];
-            if format::block_sum(bytes(held)) != sums[block as usize] {
+            if format::block_sum(bytemuck::cast_slice(held)) != sums[block as usize] {
                 return Err(self.altered("lists of positions as they were written"));
             }
             word.fetch_or(bit, Ordering::AcqRel);

@@ -18,36 +18,6 @@ use memmap2::{Mmap, MmapMut};
 use super::guard::Guard;
 use crate::error::{Error, Result};
 
-/// Values that any bytes are a valid one of.
-pub trait Plain: Copy {}
-impl Plain for u8 {}
-impl Plain for u16 {}
-impl Plain for u32 {}
-impl Plain for u64 {}
-impl Plain for i64 {}
-impl Plain for f32 {}
-
-/// The bytes as values; they must be aligned and a whole number of them.
-pub fn values<T: Plain>(bytes: &[u8]) -> &[T] {
-    let size = size_of::<T>();
-    assert!(bytes.as_ptr().addr().is_multiple_of(align_of::<T>()), "misaligned");
-    assert!(bytes.len().is_multiple_of(size), "{} bytes of values of {size}", bytes.len());
-    // SAFETY: alignment and length were checked, and `Plain` types have no invalid bytes.
-    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size) }
-}
-
-/// The values as bytes.
-pub fn bytes<T: Plain>(values: &[T]) -> &[u8] {
-    // SAFETY: `Plain` types have no padding; any alignment will do for bytes.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
-
-/// The values as bytes that can be filled in.
-pub fn bytes_mut(values: &mut [f32]) -> &mut [u8] {
-    // SAFETY: as above; and all bytes are valid values.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
-}
-
 /// What tells one state of a file from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stamp {

@@ -13,7 +13,8 @@ fn everything_comes_back_by_row() {
         catalog.attributes(&all, &mut attributes).unwrap();
         assert_eq!(attributes, items.attributes);
         let prices = catalog.numbers(0, &all).unwrap();
-        assert_eq!(bytes(&prices), bytes(&items.prices));
+        let bits = |all: &[f32]| all.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&prices), bits(&items.prices));
         for (column, row) in [1, 2].into_iter().flat_map(|c| all.iter().map(move |row| (c, row))) {
             let code = catalog.categories(column, &[*row]).unwrap()[0];
             let value = (code != u32::MAX).then(|| catalog.category(column, code).unwrap());
