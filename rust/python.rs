@@ -2,6 +2,7 @@
 
 mod arrays;
 mod batch;
+mod catalog;
 pub mod errors;
 mod log;
 mod policy;
@@ -35,6 +36,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cpu_info, module)?)?;
     module.add_class::<simulator::PySimulator>()?;
     module.add_class::<batch::PySessionBatch>()?;
+    catalog::register(module)?;
     log::register(module)?;
     policy::register(module)?;
     rollout::register(module)

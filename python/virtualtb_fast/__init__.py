@@ -1,6 +1,7 @@
 """A fast, reproducible simulator of an online shop's customers (Virtual-Taobao).
 
 ``load_simulator`` and ``import_published`` give a `Simulator`; ``rollout`` plays sessions with it;
+``Catalog`` holds millions of items and finds the best ones exactly;
 importing this package registers the Gymnasium environments ``VirtualTB-v0`` (as published) and
 ``VirtualTB-v1`` (clean semantics).
 """
@@ -26,11 +27,13 @@ from virtualtb_fast.errors import (
 
 if TYPE_CHECKING:
     from virtualtb_fast._core import __version__
+    from virtualtb_fast.catalog import Catalog
     from virtualtb_fast.published import import_published
     from virtualtb_fast.rollout import rollout
     from virtualtb_fast.simulator import Simulator, load_simulator
 
 __all__ = [
+    "Catalog",
     "FileFormatError",
     "InvalidActionError",
     "InvalidArgumentError",
@@ -47,6 +50,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Catalog": "virtualtb_fast.catalog",
     "Simulator": "virtualtb_fast.simulator",
     "__version__": "virtualtb_fast._core",
     "import_published": "virtualtb_fast.published",
