@@ -43,10 +43,11 @@
 //! # Overflow
 //! Products of `|w|` and the longest row below 1e37 cannot overflow anywhere, which is checked for
 //! each query first. Other queries score every allowed row, and the lowest row whose score is not
-//! finite is reported; so is the lowest such query.
+//! finite is reported; so is the lowest such query. Short lists are scored whole, which tells.
 
 mod best;
 pub mod index;
+mod list;
 mod pass;
 mod plan;
 mod query;
@@ -57,12 +58,13 @@ mod testing;
 mod tests;
 
 use std::ops::{ControlFlow, Range};
+use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::kernels::scan::Width;
 use crate::parallel;
-use best::{Best, Scored, keep_best};
+use best::{Scored, keep_best};
 use index::View;
 use pass::Pass;
 
@@ -108,8 +110,10 @@ const WORTH_A_THREAD: usize = 500_000;
 const MOST_PARTS: usize = 64;
 /// Up to so many queries read the smaller codes.
 const FEW: usize = 2;
-/// A list this many times shorter than the catalogue is scored row by row.
-const SHORT: usize = 200;
+/// Whether a list is scored row by row: scoring a row takes as long as passing over some sixty.
+fn is_short(list: &[u32], rows: usize) -> bool {
+    list.len() <= 1024 || list.len() <= rows / 64
+}
 
 /// Finds the best rows: `rows` and `scores` are k a query, in the order of answers, with
 /// [`NO_ROW`] and minus infinity where fewer match. `tick` is called now and then on the calling
@@ -137,12 +141,12 @@ fn search_with(
     width: Option<Width>,
 ) -> Result<()> {
     let count = check(view, &job, rows, scores)?;
-    let longest = view.longest();
+    let longest = OnceLock::new();
     let mut bits = Vec::new();
     let (list, allowed) = match job.allowed {
         Allowed::All => (None, None),
         Allowed::Bits(bits) => (None, Some(bits)),
-        Allowed::Positions(list) if list.len() * SHORT < view.rows() => (Some(list), None),
+        Allowed::Positions(list) if is_short(list, view.rows()) => (Some(list), None),
         Allowed::Positions(list) => {
             bits = vec![0_u64; view.rows().div_ceil(64)];
             list.iter().for_each(|p| bits[*p as usize / 64] |= 1 << (p % 64));
@@ -156,6 +160,11 @@ fn search_with(
     let split = Split::of(count, view.rows(), job.threads, list.is_some());
     let work = |task: u64, go_on: &dyn Fn() -> bool| {
         let (queries, part) = split.task(task as usize);
+        if let Some(list) = list {
+            let (first, weights) = (queries.start, weights(queries));
+            return list::run(kernels, view, weights, first, job.k, list, go_on);
+        }
+        let longest = *longest.get_or_init(|| view.longest());
         let dangerous = |query: &usize| !query::safe(weights(*query..query + 1), longest);
         if queries.clone().any(|query| dangerous(&query)) {
             // Rare, and slow: row by row, all of the tile, so that the lowest query is reported.
@@ -165,14 +174,6 @@ fn search_with(
             };
             let nothing = vec![Vec::new(); queries.len()];
             return if part == 0 { queries.map(one).collect() } else { Ok(nothing) };
-        }
-        if let Some(list) = list {
-            let one = |query: usize| {
-                let mut best = Best::new(kernels, view, weights(query..query + 1), job.k);
-                list.chunks(1024).for_each(|positions| best.take(positions));
-                best.finish()
-            };
-            return Ok(queries.map(one).collect());
         }
         let chosen = if queries.len() <= FEW { Width::Four } else { Width::Eight };
         let width = width.unwrap_or(chosen);

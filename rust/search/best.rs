@@ -115,13 +115,28 @@ impl<'a> Best<'a> {
     }
 
     /// Scores rows and keeps the best.
-    pub fn take(&mut self, positions: &[u32]) {
+    fn take(&mut self, positions: &[u32]) {
         let mut scores = vec![0.0; positions.len()];
         self.kernels.dots(self.weights, self.view.attributes, positions, &mut scores);
-        for (score, position) in scores.into_iter().zip(positions) {
-            if score >= self.threshold {
-                let row = self.view.order[*position as usize];
-                self.keep(Scored { score, row });
+        self.take_scores(positions, &scores);
+    }
+
+    /// Keeps the best of scored rows; says whether all scores are finite.
+    pub fn take_scores(&mut self, positions: &[u32], scores: &[f32]) -> bool {
+        // Runs without any good score are the rule.
+        const RUN: usize = 16;
+        let mut sum = 0.0;
+        for (positions, scores) in positions.chunks(RUN).zip(scores.chunks(RUN)) {
+            // Zero, unless a score is not finite.
+            sum += scores.iter().map(|score| score * 0.0).sum::<f32>();
+            if !scores.iter().fold(false, |any, score| any | (*score >= self.threshold)) {
+                continue;
+            }
+            for (score, position) in scores.iter().zip(positions) {
+                if *score >= self.threshold {
+                    let row = self.view.order[*position as usize];
+                    self.keep(Scored { score: *score, row });
+                }
             }
         }
         if self.k > FEW && self.scored.len() >= self.k {
@@ -129,6 +144,7 @@ impl<'a> Best<'a> {
             let least = self.scored.iter().fold(f32::INFINITY, |least, row| least.min(row.score));
             self.threshold = self.threshold.max(least);
         }
+        sum == 0.0
     }
 
     /// Adds a row. A short list stays in order, so that it is always the best k; a long one is cut
