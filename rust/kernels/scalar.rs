@@ -117,22 +117,8 @@ fn draw<const MOST: usize>(
 /// Bit `i % 64` of word `i / 64` is the answer for value `i`.
 #[inline(always)]
 fn answers<T: Copy>(values: &[T], words: &mut [u64], test: impl Fn(T) -> bool) {
-    let (whole, rest) = values.as_chunks::<64>();
-    for (word, values) in words.iter_mut().zip(whole) {
-        let mut answers = [0_u8; 64];
-        for lane in 0..64 {
-            answers[lane] = u8::from(test(values[lane]));
-        }
-        *word = 0;
-        for (index, eight) in answers.as_chunks::<8>().0.iter().enumerate() {
-            // Eight bytes of 0 or 1 become eight bits: byte i, shifted by 7 (8 - i), comes to
-            // stand at bit 56 + i, and no two products share a bit.
-            let packed = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-            *word |= packed << (8 * index);
-        }
-    }
-    if let (Some(word), false) = (words.get_mut(whole.len()), rest.is_empty()) {
-        let answers = rest.iter().enumerate();
+    for (values, word) in values.chunks(64).zip(words) {
+        let answers = values.iter().enumerate();
         *word = answers.fold(0, |sum, (bit, value)| sum | u64::from(test(*value)) << bit);
     }
 }

@@ -144,6 +144,21 @@ fn damage_behind_checksums_that_fit_is_an_error_or_a_wrong_answer() {
     assert!(fine > 100 && refused > 100, "{fine} fine, {refused} refused");
 }
 
+#[test]
+fn lists_that_start_nowhere_are_refused_behind_checksums_that_fit() {
+    // What the fuzzer found: lengths below zero.
+    let (_, bytes) = small();
+    let starts = sections(&bytes, &[Kind::Starts]);
+    for value in [[0xFF; 8], [0; 8], 5000_u64.to_le_bytes()] {
+        let mut changed = bytes.clone();
+        for at in starts.iter().step_by(8) {
+            changed[*at..at + 8].copy_from_slice(&value);
+        }
+        reseal(&mut changed);
+        assert!(matches!(use_all(&changed), Err(Error::Format { .. })));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
