@@ -467,10 +467,21 @@ impl Catalog {
         Ok(())
     }
 
-    /// Where each category's list starts, and where the last one ends.
+    /// Where each category's list starts, and where the last one ends: ascending from 0 to the
+    /// number of entries.
     fn starts(&self, column: u32) -> Result<&[u64]> {
-        self.check_once(Kind::Starts, column)?;
-        Ok(self.values(Kind::Starts, column))
+        let (index, _) = self.section(Kind::Starts, column);
+        let starts = self.values::<u64>(Kind::Starts, column);
+        if !self.seen[index].load(Ordering::Acquire) {
+            // A checksum says that nothing was altered by accident, not that it makes sense.
+            let present = self.header.columns[column as usize].present;
+            let whole = (starts.first(), starts.last()) == (Some(&0), Some(&present));
+            if !whole || !starts.is_sorted() {
+                return Err(self.altered("starts of lists, ascending"));
+            }
+            self.check_once(Kind::Starts, column)?;
+        }
+        Ok(starts)
     }
 
     /// Some of a column's positions, whose blocks are checked the first time.
@@ -520,6 +531,24 @@ impl Catalog {
         let reason = format!("expected {expected}, got others: the file was altered");
         Error::format(self.mapped.origin(), reason)
     }
+}
+
+/// Gives altered bytes checksums that fit, for tests of what lies behind them. Bytes whose header
+/// is damaged are left alone.
+#[doc(hidden)]
+pub fn reseal(file: &mut [u8]) {
+    if file.len() >= 64 {
+        format::sign(file);
+    }
+    let Ok((mut header, _)) = Header::parse(file, "altered") else { return };
+    for section in &mut header.sections {
+        let end = section.offset + section.bytes.next_multiple_of(format::PAGE);
+        let held = &file[section.offset as usize..end as usize];
+        section.sha256 = hexadecimal(&Sha256::digest(held));
+    }
+    let first = header.sections[0].offset;
+    let written = header.to_bytes(first, file.len() as u64);
+    file[..written.len()].copy_from_slice(&written);
 }
 
 fn part(mapped: &Mapped, offset: u64, bytes: u64) -> &[u8] {

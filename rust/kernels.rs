@@ -327,6 +327,19 @@ impl Kernels {
         dispatch!(self, sum_rows(start, table, rows, out));
     }
 
+    /// Sets bit `i % 64` of word `i / 64` where value `i` lies from `low` to `high`, both included,
+    /// and clears the others, those past the last value too.
+    pub fn within(self, values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+        assert_eq!(words.len(), values.len().div_ceil(64));
+        dispatch!(self, within(values, low, high, words));
+    }
+
+    /// The same where a value is the one that is wanted.
+    pub fn equal_bytes(self, values: &[u8], wanted: u8, words: &mut [u64]) {
+        assert_eq!(words.len(), values.len().div_ceil(64));
+        dispatch!(self, equal_bytes(values, wanted, words));
+    }
+
     /// Fills `out` with the uniforms of one origin (see [`crate::rng::fill`]).
     pub fn uniforms(self, origin: Origin, out: &mut [f32]) {
         dispatch!(self, uniforms(origin, out));

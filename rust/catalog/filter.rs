@@ -11,10 +11,12 @@ use std::sync::Arc;
 use super::Catalog;
 use super::format::{Column, ColumnKind, Kind};
 use crate::error::{Error, Result};
+use crate::kernels::Kernels;
 use crate::search::Allowed;
 
-/// Up to one item in so many: a list; beyond that, a bitmap.
+/// Up to one item in so many, or so many items, are a list; more are a bitmap.
 const LISTED: u64 = 64;
+const SHORT: u64 = 4096;
 /// Conditions that leave at most one in so many are listed before the others are tried.
 const RARE: u64 = 32;
 /// A bitmap is made from a list of at most one item in so many, else by a scan.
@@ -230,7 +232,7 @@ impl Catalog {
             self.intersect(&mut bits, other)?;
         }
         let count = bits.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
-        if count <= rows / LISTED {
+        if count <= SHORT.max(rows / LISTED) {
             return Ok(Selection::Positions(listed(&bits)));
         }
         Ok(Selection::Bits(bits, count))
@@ -343,17 +345,21 @@ impl Catalog {
 
     /// A list, or a bitmap if it is long.
     fn compact(&self, positions: Vec<u32>) -> Selection {
-        if positions.len() as u64 <= self.rows() / LISTED {
-            return Selection::Positions(positions);
-        }
         if positions.len() as u64 == self.rows() {
             return Selection::All;
         }
+        if positions.len() as u64 <= SHORT.max(self.rows() / LISTED) {
+            return Selection::Positions(positions);
+        }
+        Selection::Bits(self.bitmap(&positions), positions.len() as u64)
+    }
+
+    fn bitmap(&self, positions: &[u32]) -> Vec<u64> {
         let mut bits = vec![0; self.rows().div_ceil(64) as usize];
-        for position in &positions {
+        for position in positions {
             bits[*position as usize / 64] |= 1 << (position % 64);
         }
-        Selection::Bits(bits, positions.len() as u64)
+        bits
     }
 
     /// A condition as a bitmap.
@@ -361,7 +367,7 @@ impl Catalog {
         let words = self.rows().div_ceil(64) as usize;
         let mut bits = vec![0; words];
         if part.count > self.rows() / SCATTERED {
-            self.scan(&mut bits, part, |word, found| *word = found);
+            self.scan(&mut bits, part, |word, found| *word = found)?;
             return Ok(bits);
         }
         let (rows, mut fine) = (self.rows(), true);
@@ -384,7 +390,7 @@ impl Catalog {
 
     fn intersect(&self, bits: &mut [u64], part: &Part<'_>) -> Result<()> {
         if part.count > self.rows() / SCATTERED {
-            self.scan(bits, part, |word, found| *word &= found);
+            self.scan(bits, part, |word, found| *word &= found)?;
         } else {
             let other = self.bits(part)?;
             bits.iter_mut().zip(other).for_each(|(word, other)| *word &= other);
@@ -393,25 +399,24 @@ impl Catalog {
     }
 
     /// Goes through a column; `put` gets each word with the 64 answers for it.
-    fn scan(&self, bits: &mut [u64], part: &Part<'_>, put: impl Fn(&mut u64, u64)) {
+    fn scan(&self, bits: &mut [u64], part: &Part<'_>, put: impl Fn(&mut u64, u64)) -> Result<()> {
+        let kernels = Kernels::best()?;
         match &part.test {
             Test::Listed(listed) => {
-                let other = match self.compact(listed.clone()) {
-                    Selection::Bits(other, _) => other,
-                    _ => unreachable!("long lists become bitmaps, and all items are no condition"),
-                };
+                let other = self.bitmap(listed);
                 bits.iter_mut().zip(other).for_each(|(word, other)| put(word, other));
             }
             Test::Range { low, high, numbers, .. } => {
-                scan(numbers, bits, |number| (*low <= number) & (number <= *high), put);
+                let answer = |numbers: &[f32], words: &mut [u64]| {
+                    kernels.within(numbers, *low, *high, words);
+                };
+                stripes(numbers, bits, answer, put);
             }
             Test::Categories { of: Codes::One(codes), wanted: Wanted::One(one), .. } => {
-                let one = *one as u8;
-                scan(codes, bits, |code| code == one, put);
-            }
-            Test::Categories { of: Codes::Two(codes), wanted: Wanted::One(one), .. } => {
-                let one = *one as u16;
-                scan(codes, bits, |code| code == one, put);
+                let answer = |codes: &[u8], words: &mut [u64]| {
+                    kernels.equal_bytes(codes, *one as u8, words);
+                };
+                stripes(codes, bits, answer, put);
             }
             Test::Categories { of, wanted, .. } => match of {
                 Codes::One(codes) => scan(codes, bits, |code| wanted.has(code.into()), put),
@@ -419,6 +424,7 @@ impl Catalog {
                 Codes::Four(codes) => scan(codes, bits, |code| wanted.has(code), put),
             },
         }
+        Ok(())
     }
 
     fn codes(&self, column: u32) -> Codes<'_> {
@@ -443,28 +449,33 @@ impl Catalog {
     }
 }
 
-/// `put`s a word for every 64 values, its bits the answers of `test`.
-#[inline(always)]
+/// Values whose answers are made at a time.
+const STRIPE: usize = 64 * 256;
+
+/// `put`s a word for every 64 values, its bits made by `answer`.
+fn stripes<T>(
+    values: &[T],
+    bits: &mut [u64],
+    answer: impl Fn(&[T], &mut [u64]),
+    put: impl Fn(&mut u64, u64),
+) {
+    let mut found = [0; STRIPE / 64];
+    for (values, bits) in values.chunks(STRIPE).zip(bits.chunks_mut(STRIPE / 64)) {
+        let found = &mut found[..bits.len()];
+        answer(values, found);
+        bits.iter_mut().zip(found).for_each(|(word, found)| put(word, *found));
+    }
+}
+
+/// The same with the answers of a function.
 fn scan<T: Copy>(
     values: &[T],
     bits: &mut [u64],
     test: impl Fn(T) -> bool,
     put: impl Fn(&mut u64, u64),
 ) {
-    let (whole, rest) = values.as_chunks::<64>();
-    for (word, values) in bits.iter_mut().zip(whole) {
-        let answers = values.map(|value| u8::from(test(value)));
-        let mut found = 0;
-        for (index, eight) in answers.as_chunks::<8>().0.iter().enumerate() {
-            // Eight bytes of 0 or 1 become eight bits: byte i, shifted by 7 (8 - i), comes to
-            // stand at bit 56 + i, and no two products share a bit.
-            let packed = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-            found |= packed << (8 * index);
-        }
-        put(word, found);
-    }
-    if let (Some(word), false) = (bits.get_mut(whole.len()), rest.is_empty()) {
-        let answers = rest.iter().enumerate();
+    for (values, word) in values.chunks(64).zip(bits) {
+        let answers = values.iter().enumerate();
         put(word, answers.fold(0, |sum, (bit, value)| sum | u64::from(test(*value)) << bit));
     }
 }

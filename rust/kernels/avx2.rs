@@ -7,9 +7,10 @@
 //! the latency of the multiply-add.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcast_ss, _mm256_castsi256_ps,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_max_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    __m256, __m256i, _CMP_LE_OQ, _mm256_add_epi32, _mm256_and_ps, _mm256_and_si256,
+    _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpeq_epi8, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps,
+    _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16,
     _mm256_storeu_ps, _mm256_storeu_si256,
 };
@@ -120,6 +121,40 @@ fn tile<const R: usize, const HALVES: usize>(
 #[target_feature(enable = "avx2,fma")]
 pub fn categorical(job: Categorical<'_>) {
     scalar::categorical(job);
+}
+
+/// See [`super::Kernels::within`]: eight comparisons, then their signs as bits.
+#[target_feature(enable = "avx2,fma")]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    let (lows, highs) = (_mm256_set1_ps(low), _mm256_set1_ps(high));
+    let whole = values.as_chunks::<64>().0;
+    for (word, values) in words.iter_mut().zip(whole) {
+        *word = 0;
+        for (index, eight) in values.as_chunks::<8>().0.iter().enumerate() {
+            let eight: __m256 = bytemuck::must_cast(*eight);
+            let inside = _mm256_and_ps(
+                _mm256_cmp_ps::<_CMP_LE_OQ>(lows, eight),
+                _mm256_cmp_ps::<_CMP_LE_OQ>(eight, highs),
+            );
+            *word |= u64::from(_mm256_movemask_ps(inside) as u8) << (8 * index);
+        }
+    }
+    scalar::within(&values[64 * whole.len()..], low, high, &mut words[whole.len()..]);
+}
+
+/// See [`super::Kernels::equal_bytes`].
+#[target_feature(enable = "avx2,fma")]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    let wanted_all = _mm256_set1_epi8(wanted as i8);
+    let whole = values.as_chunks::<64>().0;
+    for (word, values) in words.iter_mut().zip(whole) {
+        let half = |half: usize| {
+            let bytes: __m256i = bytemuck::must_cast(values.as_chunks::<32>().0[half]);
+            u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, wanted_all)) as u32)
+        };
+        *word = half(0) | half(1) << 32;
+    }
+    scalar::equal_bytes(&values[64 * whole.len()..], wanted, &mut words[whole.len()..]);
 }
 
 /// The scalar source, compiled for this instruction set.

@@ -116,6 +116,18 @@ pub fn categorical(job: Categorical<'_>) {
     scalar::categorical(job);
 }
 
+/// Bound by memory: wider registers would not help.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    super::avx2::within(values, low, high, words);
+}
+
+/// Bound by memory: wider registers would not help.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    super::avx2::equal_bytes(values, wanted, words);
+}
+
 /// The scalar source, compiled for this instruction set.
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {

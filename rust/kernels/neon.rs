@@ -112,6 +112,18 @@ pub fn categorical(job: Categorical<'_>) {
 
 /// The scalar source, compiled for this instruction set.
 #[target_feature(enable = "neon")]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    scalar::within(values, low, high, words);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    scalar::equal_bytes(values, wanted, words);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {
     scalar::uniforms(origin, out);
 }

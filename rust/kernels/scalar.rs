@@ -114,6 +114,27 @@ fn draw<const MOST: usize>(
     category
 }
 
+/// Bit `i % 64` of word `i / 64` is the answer for value `i`.
+#[inline(always)]
+fn answers<T: Copy>(values: &[T], words: &mut [u64], test: impl Fn(T) -> bool) {
+    for (values, word) in values.chunks(64).zip(words) {
+        let answers = values.iter().enumerate();
+        *word = answers.fold(0, |sum, (bit, value)| sum | u64::from(test(*value)) << bit);
+    }
+}
+
+/// See [`super::Kernels::within`].
+#[inline(always)]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    answers(values, words, |value| (low <= value) & (value <= high));
+}
+
+/// See [`super::Kernels::equal_bytes`].
+#[inline(always)]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    answers(values, words, |value| value == wanted);
+}
+
 /// See [`rng::fill`].
 #[inline(always)]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {

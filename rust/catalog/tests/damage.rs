@@ -114,19 +114,6 @@ fn every_part_of_the_file_is_under_a_checksum() {
     }
 }
 
-/// Writes checksums that fit, so that what lies behind them is reached.
-fn sealed(bytes: &mut [u8]) {
-    let Ok((mut header, _)) = Header::parse(bytes, "test") else { return };
-    for section in &mut header.sections {
-        let end = section.offset + section.bytes.next_multiple_of(format::PAGE);
-        let held = &bytes[section.offset as usize..end as usize];
-        section.sha256 = hexadecimal(&Sha256::digest(held));
-    }
-    let first = header.sections[0].offset;
-    let written = header.to_bytes(first, bytes.len() as u64);
-    bytes[..written.len()].copy_from_slice(&written);
-}
-
 #[test]
 fn damage_behind_checksums_that_fit_is_an_error_or_a_wrong_answer() {
     let (_, bytes) = small();
@@ -141,12 +128,13 @@ fn damage_behind_checksums_that_fit_is_an_error_or_a_wrong_answer() {
     for _ in 0..1500 {
         let mut changed = bytes.clone();
         for _ in 0..=draw(4) {
-            let at = first + draw(bytes.len() - first);
+            // One change in ten goes into the header.
+            let at = if draw(10) == 0 { draw(first) } else { first + draw(bytes.len() - first) };
             let end = (at + 1 + draw(16)).min(bytes.len());
             let value = [0, 0xFF, 0x80, 1][draw(4)];
             changed[at..end].fill(value);
         }
-        sealed(&mut changed);
+        reseal(&mut changed);
         match use_all(&changed) {
             Ok(_) => fine += 1,
             Err(Error::Format { .. } | Error::Argument { .. }) => refused += 1,
@@ -154,6 +142,21 @@ fn damage_behind_checksums_that_fit_is_an_error_or_a_wrong_answer() {
         }
     }
     assert!(fine > 100 && refused > 100, "{fine} fine, {refused} refused");
+}
+
+#[test]
+fn lists_that_start_nowhere_are_refused_behind_checksums_that_fit() {
+    // What the fuzzer found: lengths below zero.
+    let (_, bytes) = small();
+    let starts = sections(&bytes, &[Kind::Starts]);
+    for value in [[0xFF; 8], [0; 8], 5000_u64.to_le_bytes()] {
+        let mut changed = bytes.clone();
+        for at in starts.iter().step_by(8) {
+            changed[*at..at + 8].copy_from_slice(&value);
+        }
+        reseal(&mut changed);
+        assert!(matches!(use_all(&changed), Err(Error::Format { .. })));
+    }
 }
 
 proptest! {

@@ -81,14 +81,15 @@ fn selected(catalog: &Catalog, of: &Selection) -> Vec<u32> {
 
 #[test]
 fn filters_select_what_a_look_at_every_item_selects() {
-    let items = Items::random(3000, 2, 21);
+    let rows = 30_000;
+    let items = Items::random(rows as usize, 2, 21);
     let catalog = items.in_memory();
-    let filters = proptest::collection::vec(wanted(3000), 0..4);
+    let filters = proptest::collection::vec(wanted(rows), 0..4);
     let kinds = std::cell::RefCell::new([0; 3]);
-    proptest!(ProptestConfig::with_cases(600), |(filters in filters)| {
+    proptest!(ProptestConfig::with_cases(250), |(filters in filters)| {
         let conditions: Vec<_> = filters.iter().map(|f| f.condition(&catalog)).collect();
         let of = catalog.select(&conditions).unwrap();
-        let all = (0..3000_u32).filter(|row| filters.iter().all(|f| f.meets(&items, *row as usize)));
+        let all = (0..rows).filter(|row| filters.iter().all(|f| f.meets(&items, *row as usize)));
         prop_assert_eq!(selected(&catalog, &of), all.collect::<Vec<_>>());
         kinds.borrow_mut()[match *of {
             Selection::All => 0,
