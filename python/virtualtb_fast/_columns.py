@@ -59,7 +59,7 @@ def threads(value: SupportsIndex | None) -> int | None:
     return None if value is None else integer("num_threads", value, 1, 1024)
 
 
-def name(what: str, value: object) -> str:
+def column_name(what: str, value: object) -> str:
     if not isinstance(value, str):
         got = type(value).__name__
         raise InvalidArgumentError(f"{what}: expected the name of a column, got a {got}")
@@ -70,13 +70,13 @@ def name(what: str, value: object) -> str:
     return value
 
 
-def names(what: str, value: object) -> list[str]:
+def column_names(what: str, value: object) -> list[str]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, Iterable):
         got = type(value).__name__
         raise InvalidArgumentError(f"{what}: expected names of columns, got a {got}")
-    return [name(what, name) for name in value]
+    return [column_name(what, name) for name in value]
 
 
 def name_pairs(what: str, value: Any) -> list[tuple[str, str]]:
@@ -84,12 +84,14 @@ def name_pairs(what: str, value: Any) -> list[tuple[str, str]]:
     if value is None:
         return []
     if isinstance(value, Mapping):
-        return [(name(what, name), name(what, column)) for name, column in value.items()]
-    return [(name, name) for name in names(what, value)]
+        return [
+            (column_name(what, name), column_name(what, column)) for name, column in value.items()
+        ]
+    return [(name, name) for name in column_names(what, value)]
 
 
 def table_numbers(price: Any, numbers: Any) -> list[tuple[str, str]]:
-    first = [] if price is None else [(PRICE, name("price", price))]
+    first = [] if price is None else [(PRICE, column_name("price", price))]
     return first + name_pairs("numbers", numbers)
 
 
@@ -98,18 +100,18 @@ def columns_of_numbers(price: Any, numbers: Any) -> list[tuple[str, Any]]:
         got = type(numbers).__name__
         raise InvalidArgumentError(f"numbers: expected a mapping from names, got a {got}")
     first = [] if price is None else [(PRICE, price)]
-    return first + [(name("numbers", name), all_) for name, all_ in (numbers or {}).items()]
+    return first + [(column_name("numbers", name), all_) for name, all_ in (numbers or {}).items()]
 
 
 def columns_of_categories(category: Any) -> list[tuple[str, Any]]:
     if category is None:
         return []
     if isinstance(category, Mapping):
-        return [(name("category", name), column) for name, column in category.items()]
+        return [(column_name("category", name), column) for name, column in category.items()]
     return [(CATEGORY, category)]
 
 
-def texts(what: str, values: Iterable[Any], none: bool) -> list[str | None]:
+def as_texts(what: str, values: Iterable[Any], none: bool) -> list[str | None]:
     """Texts that the native module can hold; None among them if that is allowed."""
     texts = list(values)
     for row, text in enumerate(texts):
@@ -138,7 +140,7 @@ def id_column(ids: Any, items: int) -> NDArray[np.uint64] | list[str | None]:
         return np.ascontiguousarray(array, np.uint64)
     if array.dtype.kind not in "UOT":
         raise InvalidArgumentError(f"ids: expected whole numbers or texts, got {array.dtype}")
-    return texts("ids", array.tolist(), none=False)
+    return as_texts("ids", array.tolist(), none=False)
 
 
 def category_column(
@@ -152,7 +154,7 @@ def category_column(
     if array.dtype == object:
         filled = [value for value in array.tolist() if value is not None]
         if not filled or isinstance(filled[0], str):
-            return texts(name, array.tolist(), none=True), None
+            return as_texts(name, array.tolist(), none=True), None
         missing = np.array([value is None for value in array.tolist()])
         for row, value in enumerate(array.tolist()):
             if not isinstance(value, int | np.integer | None):
@@ -163,7 +165,7 @@ def category_column(
         except OverflowError as error:
             raise InvalidArgumentError(f"{name}: expected 64-bit numbers, got more") from error
     if array.dtype.kind in "UT":
-        return texts(name, array.tolist(), none=False), None
+        return as_texts(name, array.tolist(), none=False), None
     if array.dtype.kind not in "biu":
         raise InvalidArgumentError(f"{name}: expected texts or whole numbers, got {array.dtype}")
     if array.dtype == np.uint64 and len(array) and array.max() >= 2**63:
@@ -221,12 +223,12 @@ def nested(given: Any) -> bool:
     return len(given) > 0 and not isinstance(given[0], str) and np.ndim(given[0]) > 0
 
 
-def without_padding(given: NDArray[Any]) -> NDArray[Any]:
-    """A matrix's row without what stands for none in the results of searches."""
+def not_padding(given: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a matrix has more than what stands for none in the results of searches."""
     none: Any = "" if given.dtype.kind in "OUT" else -1
     if given.dtype == np.uint64:
         none = np.uint64(2**64 - 1)
-    there: NDArray[Any] = given[given != none]
+    there: NDArray[np.bool_] = given != none
     return there
 
 
@@ -239,7 +241,7 @@ def wanted_categories(name: str, wanted: Any) -> list[str | int]:
     values: list[str | int] = []
     for value in wanted:
         if isinstance(value, str):
-            values += [text for text in texts(name, [value], none=False) if text is not None]
+            values += [text for text in as_texts(name, [value], none=False) if text is not None]
         elif isinstance(value, int | np.integer | np.bool_) and -(2**63) <= int(value) < 2**63:
             values.append(int(value))
         else:

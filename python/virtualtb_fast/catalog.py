@@ -130,8 +130,8 @@ class Catalog:
         if isinstance(attributes, str | os.PathLike) or hasattr(attributes, "__arrow_c_stream__"):
             is_file = isinstance(attributes, str | os.PathLike)
             chosen = {
-                "attributes": [] if columns is None else _columns.names("columns", columns),
-                "ids": None if ids is None else _columns.name("ids", ids),
+                "attributes": [] if columns is None else _columns.column_names("columns", columns),
+                "ids": None if ids is None else _columns.column_name("ids", ids),
                 "numbers": _columns.table_numbers(price, numbers),
                 "categories": _columns.name_pairs("category", category),
             }
@@ -271,7 +271,7 @@ class Catalog:
             float32 (n,), NaN for none; of categories an array of objects (n,), None for none.
         """
         return _columns.as_array(
-            self._open().column(_columns.name("name", name), self._wanted(ids, rows))
+            self._open().column(_columns.column_name("name", name), self._wanted(ids, rows))
         )
 
     def verify(self, progress: Progress | None = None) -> None:
@@ -385,25 +385,21 @@ class Catalog:
             raise InvalidArgumentError("candidates, rows: expected one of the two, got both")
         what, given = ("rows", rows) if candidates is None else ("candidates", candidates)
         texts = candidates is not None and self._texts()
-        lists: list[NDArray[Any]]
-        nested = _columns.nested(given)
-        if nested:
-            if queries is None:
-                raise InvalidArgumentError(f"{what}: expected one list for one customer, got more")
-            if len(given) != queries:
-                got = len(given)
-                raise InvalidArgumentError(f"{what}: expected {queries} lists, got {got}")
-            if isinstance(given, np.ndarray) and given.ndim == 2:
-                given = [_columns.without_padding(one) for one in given]
-            lists = [self._own_list(what, one, texts) for one in given]
+        if not _columns.nested(given):
+            joined = self._own_list(what, given, texts)
+            return (joined if what == "rows" else self._find(what, joined)), None
+        if queries is None:
+            raise InvalidArgumentError(f"{what}: expected one list for one customer, got more")
+        if len(given) != queries:
+            raise InvalidArgumentError(f"{what}: expected {queries} lists, got {len(given)}")
+        if isinstance(given, np.ndarray) and given.ndim == 2:
+            there = _columns.not_padding(given)
+            lengths, joined = there.sum(axis=1), self._own_list(what, given[there], texts)
         else:
-            lists = [self._own_list(what, given, texts)]
-        joined = lists[0] if len(lists) == 1 else np.concatenate(lists) if lists else None
-        if joined is None:
-            return None, []
-        found = self._find("candidates", joined) if candidates is not None else joined
-        ends = np.cumsum([len(one) for one in lists]).tolist() if nested else None
-        return found, ends
+            lists = [self._own_list(what, one, texts) for one in given]
+            lengths, joined = np.array([len(one) for one in lists]), np.concatenate(lists)
+        found = joined if what == "rows" else self._find(what, joined)
+        return found, np.cumsum(lengths).tolist()
 
     def _own_list(self, what: str, given: Any, texts: bool) -> NDArray[Any]:
         if what == "rows":
@@ -417,7 +413,8 @@ class Catalog:
         if category is not None:
             if isinstance(category, Mapping):
                 pairs = [
-                    (_columns.name("category", name), wanted) for name, wanted in category.items()
+                    (_columns.column_name("category", name), wanted)
+                    for name, wanted in category.items()
                 ]
             else:
                 pairs = [(self._category_name(), category)]
@@ -428,7 +425,7 @@ class Catalog:
                 got = type(numbers).__name__
                 raise InvalidArgumentError(f"numbers: expected a mapping of ranges, got {got}")
             ranges.update(
-                {_columns.name("numbers", name): bounds for name, bounds in numbers.items()}
+                {_columns.column_name("numbers", name): bounds for name, bounds in numbers.items()}
             )
         return filters + [(name, *_columns.bounds(name, bounds)) for name, bounds in ranges.items()]
 

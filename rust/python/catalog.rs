@@ -480,15 +480,7 @@ impl PyCatalog {
         ends: &[usize],
     ) -> Result<Vec<Arc<Selection>>> {
         self.check_rows(rows)?;
-        let mut conditions = self.conditions(filters)?;
-        let (mut lists, mut first) = (Vec::with_capacity(ends.len()), 0);
-        for end in ends {
-            conditions.push(Condition::Rows(rows[first..*end].to_vec()));
-            lists.push(self.0.select(&conditions)?);
-            conditions.pop();
-            first = *end;
-        }
-        Ok(lists)
+        self.0.select_each(&self.conditions(filters)?, rows, ends)
     }
 }
 
