@@ -25,8 +25,6 @@ const LISTED: u64 = 64;
 const SHORT: u64 = 4096;
 /// Conditions that leave at most one in so many are listed before the others are tried.
 const RARE: u64 = 32;
-/// A bitmap is made from a list of at most one item in so many, else by a scan.
-const SCATTERED: u64 = 6;
 
 /// What an item has to meet.
 #[derive(Clone, Debug, PartialEq)]
@@ -308,11 +306,24 @@ impl Catalog {
         bits
     }
 
+    /// Whether a look at the whole column is less work than setting a bit for each item of the
+    /// condition's lists: the scans in vector registers cost far less an item than the others, and
+    /// lists of categories ascend while those of ranges jump about.
+    fn prefers_scan(&self, part: &Part<'_>) -> bool {
+        let share = match &part.test {
+            Test::Listed(_) => return true,
+            Test::Categories { of: Codes::One(_), wanted: Wanted::One(_), .. } => 16,
+            Test::Categories { .. } => 2,
+            Test::Range { .. } => 8,
+        };
+        part.count > self.rows() / share
+    }
+
     /// A condition as a bitmap.
     fn bits(&self, part: &Part<'_>) -> Result<Vec<u64>> {
         let words = self.rows().div_ceil(64) as usize;
         let mut bits = vec![0; words];
-        if part.count > self.rows() / SCATTERED {
+        if self.prefers_scan(part) {
             self.scan(&mut bits, part, |word, found| *word = found)?;
             return Ok(bits);
         }
@@ -335,7 +346,7 @@ impl Catalog {
     }
 
     fn intersect(&self, bits: &mut [u64], part: &Part<'_>) -> Result<()> {
-        if part.count > self.rows() / SCATTERED {
+        if self.prefers_scan(part) {
             self.scan(bits, part, |word, found| *word &= found)?;
         } else {
             let other = self.bits(part)?;
