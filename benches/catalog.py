@@ -61,7 +61,7 @@ def aims(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
 
 def measure(*, quick: bool) -> dict[str, Any]:
     generator = np.random.default_rng(0)
-    rounds = 3 if quick else 7
+    rounds = 3 if quick else 5
     size = 100_000 if quick else MILLION
     uniform = generator.random((size, 27), np.float32)
     result: dict[str, Any] = {

@@ -7,6 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use virtualtb_fast::kernels::scan::{CHUNK, GROUP, NEVER, PAIRS, Scan, Width, groups};
 use virtualtb_fast::kernels::{Categorical, Dense, Head, Isa, Kernels, Panels, Start, TILE, math};
 use virtualtb_fast::rng::{Origin, Purpose, fill};
 
@@ -155,5 +156,85 @@ fn top_ten(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, dense, categorical, uniforms, top_ten);
+/// Integer sums of a chunk of 256 items x 27 for 64 queries, against plain f32 dot products.
+fn scan(c: &mut Criterion) {
+    let (dimensions, count) = (27, 64);
+    let groups = groups(dimensions);
+    let codes: Vec<u8> = values(4, Width::Eight.chunk_bytes(groups))
+        .iter()
+        .map(|v| (v * 255.0 + 127.5) as u8)
+        .collect();
+    let queries: Vec<i8> =
+        values(5, count * groups * GROUP).iter().map(|v| (v * 128.0) as i8).collect();
+    let slots: Vec<u32> = (0..count as u32).collect();
+    // Nothing reaches the least sum, as it is with all but a few chunks.
+    let least = vec![NEVER / 2; count];
+    let (items, weights) = (values(6, CHUNK * dimensions), values(7, count * dimensions));
+    let naive = |found: &mut u32| {
+        for weights in weights.chunks(dimensions) {
+            for item in items.chunks(dimensions) {
+                let score = item.iter().zip(weights).fold(0.0, |s, (x, w)| w.mul_add(*x, s));
+                *found += u32::from(score > 100.0);
+            }
+        }
+    };
+    let mut hits = Vec::new();
+    for width in [Width::Eight, Width::Four] {
+        let mut group = c.benchmark_group(format!("scan 256x27, 64 queries, {width:?} bits"));
+        group.throughput(Throughput::Elements((CHUNK * count) as u64));
+        group.bench_function("naive f32", |b| {
+            let mut found = 0;
+            b.iter(|| naive(black_box(&mut found)));
+            assert_eq!(found, 0);
+        });
+        for kernels in sets() {
+            let mut run = |least: &[i32]| {
+                hits.clear();
+                kernels.scan(Scan {
+                    codes: black_box(&codes[..width.chunk_bytes(groups)]),
+                    width,
+                    groups,
+                    allowed: [u32::MAX; PAIRS],
+                    queries: &queries,
+                    slots: &slots,
+                    least,
+                    hits: &mut hits,
+                });
+                hits.len()
+            };
+            assert_eq!(run(&vec![-NEVER; count]), count * PAIRS);
+            assert_eq!(run(&least), 0);
+            group.bench_function(kernels.isa().name(), |b| b.iter(|| run(&least)));
+        }
+        group.finish();
+    }
+}
+
+/// Scores of 200 items x 27 where they lie.
+fn dots(c: &mut Criterion) {
+    let dimensions = 27;
+    let (items, weights) = (values(8, 5_000 * dimensions), values(9, dimensions));
+    let rows: Vec<u32> = (0..200).map(|row| row * 25).collect();
+    let naive = |out: &mut [f32]| {
+        for (row, out) in rows.iter().zip(out) {
+            let item = &items[*row as usize * dimensions..][..dimensions];
+            *out = item.iter().zip(&weights).fold(0.0, |s, (x, w)| w.mul_add(*x, s));
+        }
+    };
+    let (mut want, mut got) = (vec![0.0; 200], vec![0.0; 200]);
+    naive(&mut want);
+    let mut group = c.benchmark_group("dots 200x27");
+    group.throughput(Throughput::Elements(200));
+    group.bench_function("naive", |b| b.iter(|| naive(black_box(&mut want))));
+    for kernels in sets() {
+        kernels.dots(&weights, &items, &rows, &mut got);
+        assert_eq!(got, want);
+        group.bench_function(kernels.isa().name(), |b| {
+            b.iter(|| kernels.dots(black_box(&weights), &items, &rows, black_box(&mut got)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, dense, categorical, uniforms, top_ten, scan, dots);
 criterion_main!(benches);

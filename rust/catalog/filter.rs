@@ -6,6 +6,9 @@
 //! filter that leaves 200 of ten million items touches some hundreds. Otherwise conditions become
 //! bitmaps, either from their lists or by a scan of the column, whichever is less work.
 
+mod cache;
+mod scan;
+
 use std::sync::Arc;
 
 use super::Catalog;
@@ -13,16 +16,15 @@ use super::format::{Column, ColumnKind, Kind};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::search::Allowed;
+use scan::{Codes, Wanted, listed, scan, stripes};
+
+pub use cache::Cache;
 
 /// Up to one item in so many, or so many items, are a list; more are a bitmap.
 const LISTED: u64 = 64;
 const SHORT: u64 = 4096;
 /// Conditions that leave at most one in so many are listed before the others are tried.
 const RARE: u64 = 32;
-/// A bitmap is made from a list of at most one item in so many, else by a scan.
-const SCATTERED: u64 = 6;
-/// Tables of category codes beyond this are not worth their memory.
-const LARGEST_TABLE: usize = 1 << 16;
 
 /// What an item has to meet.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,85 +84,6 @@ impl Selection {
             Self::All => 0,
             Self::Positions(positions) => 4 * positions.len(),
             Self::Bits(bits, _) => 8 * bits.len(),
-        }
-    }
-}
-
-/// Selections made before.
-#[derive(Debug, Default)]
-pub struct Cache(Vec<(Vec<Condition>, Arc<Selection>)>);
-
-impl Cache {
-    const ENTRIES: usize = 32;
-    const BYTES: usize = 64 << 20;
-
-    pub fn get(&mut self, conditions: &[Condition]) -> Option<Arc<Selection>> {
-        let index = self.0.iter().position(|(known, _)| known == conditions)?;
-        let entry = self.0.remove(index);
-        let selection = Arc::clone(&entry.1);
-        self.0.push(entry);
-        Some(selection)
-    }
-
-    pub fn put(&mut self, conditions: Vec<Condition>, selection: Arc<Selection>) {
-        self.0.push((conditions, selection));
-        let bytes = |cache: &Self| cache.0.iter().map(|(_, s)| s.bytes()).sum::<usize>();
-        while self.0.len() > Self::ENTRIES || bytes(self) > Self::BYTES {
-            // The one that was not asked for longest.
-            self.0.remove(0);
-        }
-    }
-}
-
-/// A category column's codes by position.
-#[derive(Clone, Copy)]
-enum Codes<'a> {
-    One(&'a [u8]),
-    Two(&'a [u16]),
-    Four(&'a [u32]),
-}
-
-impl Codes<'_> {
-    fn get(self, position: u32) -> u32 {
-        match self {
-            Self::One(codes) => codes[position as usize].into(),
-            Self::Two(codes) => codes[position as usize].into(),
-            Self::Four(codes) => codes[position as usize],
-        }
-    }
-}
-
-/// Whether a code is one of some.
-enum Wanted {
-    One(u32),
-    Table(Vec<bool>),
-    Sorted(Vec<u32>),
-}
-
-impl Wanted {
-    fn new(codes: &[u32], values: u32) -> Self {
-        if let [code] = codes {
-            return Self::One(*code);
-        }
-        // Whatever a damaged column holds, a code of its width is inside.
-        let size = match Column::code_width(values) {
-            1 => 1 << 8,
-            2 => 1 << 16,
-            _ => values as usize + 1,
-        };
-        if size > LARGEST_TABLE {
-            return Self::Sorted(codes.to_vec());
-        }
-        let mut table = vec![false; size];
-        codes.iter().for_each(|code| table[*code as usize] = true);
-        Self::Table(table)
-    }
-
-    fn has(&self, code: u32) -> bool {
-        match self {
-            Self::One(wanted) => code == *wanted,
-            Self::Table(table) => table[code as usize],
-            Self::Sorted(codes) => codes.binary_search(&code).is_ok(),
         }
     }
 }
@@ -383,11 +306,24 @@ impl Catalog {
         bits
     }
 
+    /// Whether a look at the whole column is less work than setting a bit for each item of the
+    /// condition's lists: the scans in vector registers cost far less an item than the others, and
+    /// lists of categories ascend while those of ranges jump about.
+    fn prefers_scan(&self, part: &Part<'_>) -> bool {
+        let share = match &part.test {
+            Test::Listed(_) => return true,
+            Test::Categories { of: Codes::One(_), wanted: Wanted::One(_), .. } => 16,
+            Test::Categories { .. } => 2,
+            Test::Range { .. } => 8,
+        };
+        part.count > self.rows() / share
+    }
+
     /// A condition as a bitmap.
     fn bits(&self, part: &Part<'_>) -> Result<Vec<u64>> {
         let words = self.rows().div_ceil(64) as usize;
         let mut bits = vec![0; words];
-        if part.count > self.rows() / SCATTERED {
+        if self.prefers_scan(part) {
             self.scan(&mut bits, part, |word, found| *word = found)?;
             return Ok(bits);
         }
@@ -410,7 +346,7 @@ impl Catalog {
     }
 
     fn intersect(&self, bits: &mut [u64], part: &Part<'_>) -> Result<()> {
-        if part.count > self.rows() / SCATTERED {
+        if self.prefers_scan(part) {
             self.scan(bits, part, |word, found| *word &= found)?;
         } else {
             let other = self.bits(part)?;
@@ -468,48 +404,4 @@ impl Catalog {
             ColumnKind::Integers { values } | ColumnKind::Texts { values } => values,
         }
     }
-}
-
-/// Values whose answers are made at a time.
-const STRIPE: usize = 64 * 256;
-
-/// `put`s a word for every 64 values, its bits made by `answer`.
-fn stripes<T>(
-    values: &[T],
-    bits: &mut [u64],
-    answer: impl Fn(&[T], &mut [u64]),
-    put: impl Fn(&mut u64, u64),
-) {
-    let mut found = [0; STRIPE / 64];
-    for (values, bits) in values.chunks(STRIPE).zip(bits.chunks_mut(STRIPE / 64)) {
-        let found = &mut found[..bits.len()];
-        answer(values, found);
-        bits.iter_mut().zip(found).for_each(|(word, found)| put(word, *found));
-    }
-}
-
-/// The same with the answers of a function.
-fn scan<T: Copy>(
-    values: &[T],
-    bits: &mut [u64],
-    test: impl Fn(T) -> bool,
-    put: impl Fn(&mut u64, u64),
-) {
-    for (values, word) in values.chunks(64).zip(bits) {
-        let answers = values.iter().enumerate();
-        put(word, answers.fold(0, |sum, (bit, value)| sum | u64::from(test(*value)) << bit));
-    }
-}
-
-/// Positions of the bits that are set.
-fn listed(bits: &[u64]) -> Vec<u32> {
-    let mut positions = Vec::new();
-    for (index, word) in bits.iter().enumerate() {
-        let mut word = *word;
-        while word != 0 {
-            positions.push(64 * index as u32 + word.trailing_zeros());
-            word &= word - 1;
-        }
-    }
-    positions
 }

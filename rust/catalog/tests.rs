@@ -5,6 +5,7 @@ mod files;
 mod filters;
 mod tables;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use arrow_array::{Int64Array, StringArray};

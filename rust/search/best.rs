@@ -125,6 +125,9 @@ impl<'a> Best<'a> {
     pub fn take_scores(&mut self, positions: &[u32], scores: &[f32]) -> bool {
         // Runs without any good score are the rule.
         const RUN: usize = 16;
+        if self.threshold == f32::NEG_INFINITY {
+            self.threshold = self.guess(scores);
+        }
         let mut sum = 0.0;
         for (positions, scores) in positions.chunks(RUN).zip(scores.chunks(RUN)) {
             // Zero, unless a score is not finite.
@@ -145,6 +148,23 @@ impl<'a> Best<'a> {
             self.threshold = self.threshold.max(least);
         }
         sum == 0.0
+    }
+
+    /// A threshold that at least k of these scores reach: the k-th of 32 lanes' largest.
+    fn guess(&self, scores: &[f32]) -> f32 {
+        const LANES: usize = 32;
+        if self.k > LANES || scores.len() < 2 * LANES {
+            return f32::NEG_INFINITY;
+        }
+        let mut largest = [f32::NEG_INFINITY; LANES];
+        for scores in scores.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                largest[lane] =
+                    if scores[lane] > largest[lane] { scores[lane] } else { largest[lane] };
+            }
+        }
+        largest.sort_unstable_by(|a, b| b.total_cmp(a));
+        largest[self.k - 1]
     }
 
     /// Adds a row. A short list stays in order, so that it is always the best k; a long one is cut

@@ -13,7 +13,7 @@ use crate::search::{Allowed, reference};
 /// Fewer queries than this do not pay for packing.
 const MANY: usize = 8;
 /// Rows scored between two looks at the thresholds.
-const STRIDE: usize = 128;
+const STRIDE: usize = 256;
 
 /// The best rows of each query among the positions; `first` is the first query's number, for
 /// errors. Nothing of use once `go_on` says no.

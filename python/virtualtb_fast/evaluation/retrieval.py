@@ -162,12 +162,15 @@ def double_precision(
     """The best rows and their scores by plain products in float64, each (q, k)."""
     rows = np.empty((len(weights), 0), np.int64)
     scores = np.empty((len(weights), 0))
-    for first in range(0, len(items), 2**18):
-        some = weights.astype(np.float64) @ items[first : first + 2**18].T.astype(np.float64)
+    stride = max(k, 2**24 // max(1, len(weights)))
+    for first in range(0, len(items), stride):
+        some = weights.astype(np.float64) @ items[first : first + stride].T.astype(np.float64)
         numbers = np.broadcast_to(np.arange(first, first + some.shape[1]), some.shape)
         scores = np.concatenate([scores, some], axis=1)
         rows = np.concatenate([rows, numbers], axis=1)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, 1)
         scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
     return rows, scores
 
