@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-rust test-python bench bench-kernels wheel refit clean
+.PHONY: help demo test lint test-rust test-python bench bench-kernels fuzz wheel refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,11 @@ bench: $(VENV)/.test $(VENV)/.built ## Measure against PyTorch and numpy in one 
 
 bench-kernels: ## Measure every kernel against its naive version
 	cargo bench --bench kernels
+
+fuzz: ## Fuzz the reader of catalogues: make fuzz SECONDS=300 (needs cargo install cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || { echo "cargo install cargo-fuzz" >&2; exit 1; }
+	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz catalog -- \
+		-max_total_time=$(or $(SECONDS),300) -max_len=4096 -timeout=10 -rss_limit_mb=2048
 
 wheel: $(VENV)/.base ## Build the wheel, install it into a fresh environment, exercise it
 	rm -rf dist && $(BIN)/maturin build --release --out dist --quiet

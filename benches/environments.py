@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import virtualtb_fast as vtb
+from benches.machine import machine
 from benches.rivals import (
     FLOP_A_PAGE,
     BatchedTorch,
@@ -33,7 +34,6 @@ from benches.rivals import (
     multinomial,
     sgemm_flops,
 )
-from virtualtb_fast.info import system_info
 
 BATCH = 4096
 Work = Callable[[int], tuple[int, int]]
@@ -128,15 +128,6 @@ def contenders(simulator: vtb.Simulator) -> dict[str, tuple[Work, int]]:
         "rollout in memory, two threads": (_rollout(simulator, 2), 800_000),
         "rollout to Parquet": (_rollout(simulator, file=True), 400_000),
     }
-
-
-def machine() -> str:
-    """Processor, cores, instruction set."""
-    info = system_info()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.machine()
-    return f"{name}, {info['threads']} cores, {platform.system()}, {info['instruction_set']}"
 
 
 def latency(simulator: vtb.Simulator, n: int, steps: int) -> dict[str, float]:

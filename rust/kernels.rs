@@ -14,6 +14,26 @@
 //!
 //! Bench: `cargo bench --bench kernels`. Property tests: at the end of this file.
 
+/// Calls `$name` in the module of the instruction set.
+macro_rules! dispatch {
+    ($self:ident, $name:ident($($argument:expr),*)) => {
+        match $self.isa() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Kernels` is only made for an instruction set that the CPU has.
+            $crate::kernels::Isa::Avx512 => unsafe {
+                $crate::kernels::avx512::$name($($argument),*)
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::kernels::Isa::Avx2 => unsafe { $crate::kernels::avx2::$name($($argument),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            $crate::kernels::Isa::Neon => unsafe { $crate::kernels::neon::$name($($argument),*) },
+            _ => $crate::kernels::scalar::$name($($argument),*),
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +42,9 @@ pub mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+pub mod scan;
+#[cfg(test)]
+mod scan_tests;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -234,25 +257,10 @@ impl Categorical<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels(Isa);
 
-/// Calls `$name` in the module of the instruction set.
-macro_rules! dispatch {
-    ($self:ident, $name:ident($($argument:expr),*)) => {
-        match $self.0 {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `Kernels` is only made for an instruction set that the CPU has.
-            Isa::Avx512 => unsafe { avx512::$name($($argument),*) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Isa::Avx2 => unsafe { avx2::$name($($argument),*) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
-            Isa::Neon => unsafe { neon::$name($($argument),*) },
-            _ => scalar::$name($($argument),*),
-        }
-    };
-}
-
 impl Kernels {
+    /// The reference, which every CPU has.
+    pub const SCALAR: Self = Self(Isa::Scalar);
+
     /// The kernels of one instruction set, if this CPU has it.
     pub fn of(isa: Isa) -> Result<Self> {
         if isa.available() {
@@ -318,6 +326,19 @@ impl Kernels {
     pub fn sum_rows(self, start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
         assert!(start.len().is_multiple_of(HALF) && out.len() == start.len());
         dispatch!(self, sum_rows(start, table, rows, out));
+    }
+
+    /// Sets bit `i % 64` of word `i / 64` where value `i` lies from `low` to `high`, both included,
+    /// and clears the others, those past the last value too.
+    pub fn within(self, values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+        assert_eq!(words.len(), values.len().div_ceil(64));
+        dispatch!(self, within(values, low, high, words));
+    }
+
+    /// The same where a value is the one that is wanted.
+    pub fn equal_bytes(self, values: &[u8], wanted: u8, words: &mut [u64]) {
+        assert_eq!(words.len(), values.len().div_ceil(64));
+        dispatch!(self, equal_bytes(values, wanted, words));
     }
 
     /// Fills `out` with the uniforms of one origin (see [`crate::rng::fill`]).

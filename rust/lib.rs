@@ -4,12 +4,14 @@
 //! kernels -> nn -> simulator -> session -> batch            (environments)
 //!                                       -> rollout -> logs  (whole sessions to columns, Parquet)
 //! kernels -> search -> store                                (a shop with known customers)
+//! kernels -> catalog -> search                               (items, exact top-k)
 //! ```
 //!
 //! The Python package `virtualtb_fast` is this crate's main user; the module it imports lives
 //! behind the feature `python`, and nothing else here knows of it.
 
 pub mod batch;
+pub mod catalog;
 pub mod error;
 pub mod kernels;
 pub mod logs;

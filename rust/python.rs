@@ -2,6 +2,7 @@
 
 mod arrays;
 mod batch;
+mod catalog;
 pub mod errors;
 mod log;
 mod policy;
@@ -57,6 +58,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<batch::PySessionBatch>()?;
     module.add_class::<store::PyStore>()?;
     module.add_class::<store_batch::PyStoreBatch>()?;
+    catalog::register(module)?;
     log::register(module)?;
     policy::register(module)?;
     rollout::register(module)

@@ -1,6 +1,7 @@
 """A fast, reproducible simulator of an online shop's customers (Virtual-Taobao).
 
 ``load_simulator`` and ``import_published`` give a `Simulator`; ``rollout`` plays sessions with it;
+``Catalog`` holds millions of items and finds the best ones exactly;
 importing this package registers the Gymnasium environments ``VirtualTB-v0`` (as published) and
 ``VirtualTB-v1`` (clean semantics).
 """
@@ -28,6 +29,7 @@ from virtualtb_fast.errors import (
 
 if TYPE_CHECKING:
     from virtualtb_fast._core import __version__
+    from virtualtb_fast.catalog import Catalog
     from virtualtb_fast.published import import_published
     from virtualtb_fast.rollout import rollout
     from virtualtb_fast.simulator import Simulator, load_simulator
@@ -37,6 +39,7 @@ __all__ = [
     "ConstantCustomer",
     "CustomerModelError",
     "DegenerateWorldError",
+    "Catalog",
     "FileFormatError",
     "GroundTruthStore",
     "InvalidActionError",
@@ -56,6 +59,7 @@ __all__ = [
 _LAZY = {
     "ConstantCustomer": "virtualtb_fast.store",
     "GroundTruthStore": "virtualtb_fast.store",
+    "Catalog": "virtualtb_fast.catalog",
     "Simulator": "virtualtb_fast.simulator",
     "__version__": "virtualtb_fast._core",
     "import_published": "virtualtb_fast.published",

@@ -5,6 +5,7 @@ converted silently. Arrays that go out are fresh. Every error is of the tree in
 ``virtualtb_fast.errors``.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, final
 
@@ -217,6 +218,78 @@ class StoreBatch:
         """The customers' archetypes (N,)."""
     def get_state(self) -> bytes: ...
     def set_state(self, state: bytes) -> None: ...
+MOST_K: int
+"""Most items that a search finds for a customer."""
+
+@final
+class Catalog:
+    """Items in a mapped file. N items, D attributes, q queries; rows are uint32."""
+
+    @staticmethod
+    def open(path: str) -> Catalog: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Catalog: ...
+    @staticmethod
+    def build_arrays(
+        attributes: NDArray[np.float32],
+        *,
+        ids: NDArray[np.uint64] | list[str | None] | None,
+        numbers: list[tuple[str, NDArray[np.float32]]],
+        categories: list[
+            tuple[str, NDArray[np.int64] | list[str | None], NDArray[np.bool_] | None]
+        ],
+        path: str | None,
+        overwrite: bool,
+        num_threads: int | None,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> Catalog:
+        """Columns have N values; the third of a category says which integers are missing."""
+    @staticmethod
+    def build_table(
+        source: Any,
+        columns: dict[str, Any],
+        *,
+        path: str | None,
+        overwrite: bool,
+        num_threads: int | None,
+        progress: Callable[[str, int, int], None] | None,
+    ) -> Catalog:
+        """``source`` is a Parquet file or has ``__arrow_c_stream__``.
+
+        ``columns``: ``attributes`` list of names, ``ids`` name or None, ``numbers`` and
+        ``categories`` lists of (name in the catalogue, name in the table).
+        """
+    def __len__(self) -> int: ...
+    @property
+    def dimensions(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def path(self) -> os.PathLike[str] | None: ...
+    def to_bytes(self) -> bytes: ...
+    def info(self) -> dict[str, Any]: ...
+    def verify(self, progress: Callable[[str, int, int], None] | None) -> None: ...
+    def count(self, filters: list[tuple[Any, ...]], rows: NDArray[np.uint32] | None) -> int: ...
+    def find(self, what: str, ids: NDArray[np.uint64] | list[str]) -> NDArray[np.uint32]:
+        """Rows of ids; ``what`` the message about an unknown one calls them."""
+    def ids(self, rows: NDArray[np.uint32]) -> NDArray[Any] | list[str]: ...
+    def attributes(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]: ...
+    def column(self, name: str, rows: NDArray[np.uint32]) -> NDArray[np.float32] | list[Any]: ...
+    def search(
+        self,
+        weights: NDArray[np.float32],
+        k: int,
+        *,
+        filters: list[tuple[Any, ...]],
+        rows: NDArray[np.uint32] | None,
+        ends: list[int] | None,
+        num_threads: int | None,
+    ) -> tuple[NDArray[Any] | list[str], NDArray[np.uint32], NDArray[np.float32]]:
+        """Ids (q * k,), rows (q, k) and scores (q, k), weights (q, D).
+
+        A filter is (column, categories) or (column, low, high). ``rows`` may be found by all
+        queries, or, with ``ends``, each query's end there.
+        """
 
 OUTCOMES: Sequence[str]
 """How a page can end, in the order of the codes."""
@@ -277,7 +350,7 @@ def schema_digest(schema: str) -> str:
     """SHA-256 of a schema's JSON in its one normal form: what a policy's file refers to."""
 
 def rollout(
-    simulator: Simulator,
+    place: Simulator | Store,
     policy: Policy | Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], Any],
     *,
     name: str,

@@ -309,6 +309,16 @@ when fewer than 10 candidates are left |
         return Schema.from_json(self._native.schema)
 
     @property
+    def name(self) -> str:
+        """What logs and reports call it."""
+        return "ground-truth-store"
+
+    @property
+    def page_items(self) -> int:
+        """Items on a page."""
+        return 10
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all that the store is made of."""
         return self._native.digest

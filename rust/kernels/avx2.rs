@@ -7,10 +7,15 @@
 //! the latency of the multiply-add.
 
 use std::arch::x86_64::{
-    _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    __m256, __m256i, _CMP_LE_OQ, _mm256_add_epi32, _mm256_and_ps, _mm256_and_si256,
+    _mm256_broadcast_ss, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cmpeq_epi8, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps,
+    _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
+use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, PANEL, Start, scalar};
 use crate::rng::{LANES, Origin};
 
@@ -118,6 +123,40 @@ pub fn categorical(job: Categorical<'_>) {
     scalar::categorical(job);
 }
 
+/// See [`super::Kernels::within`]: eight comparisons, then their signs as bits.
+#[target_feature(enable = "avx2,fma")]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    let (lows, highs) = (_mm256_set1_ps(low), _mm256_set1_ps(high));
+    let whole = values.as_chunks::<64>().0;
+    for (word, values) in words.iter_mut().zip(whole) {
+        *word = 0;
+        for (index, eight) in values.as_chunks::<8>().0.iter().enumerate() {
+            let eight: __m256 = bytemuck::must_cast(*eight);
+            let inside = _mm256_and_ps(
+                _mm256_cmp_ps::<_CMP_LE_OQ>(lows, eight),
+                _mm256_cmp_ps::<_CMP_LE_OQ>(eight, highs),
+            );
+            *word |= u64::from(_mm256_movemask_ps(inside) as u8) << (8 * index);
+        }
+    }
+    scalar::within(&values[64 * whole.len()..], low, high, &mut words[whole.len()..]);
+}
+
+/// See [`super::Kernels::equal_bytes`].
+#[target_feature(enable = "avx2,fma")]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    let wanted_all = _mm256_set1_epi8(wanted as i8);
+    let whole = values.as_chunks::<64>().0;
+    for (word, values) in words.iter_mut().zip(whole) {
+        let half = |half: usize| {
+            let bytes: __m256i = bytemuck::must_cast(values.as_chunks::<32>().0[half]);
+            u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, wanted_all)) as u32)
+        };
+        *word = half(0) | half(1) << 32;
+    }
+    scalar::equal_bytes(&values[64 * whole.len()..], wanted, &mut words[whole.len()..]);
+}
+
 /// The scalar source, compiled for this instruction set.
 #[target_feature(enable = "avx2,fma")]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {
@@ -152,4 +191,103 @@ pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub fn select(scores: &[f32], out: &mut [u32]) {
     scalar::select(scores, out);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn limits(job: Limits<'_>) {
+    scalar::limits(job);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) {
+    scalar::dots(weights, attributes, rows, out);
+}
+
+/// See [`Scan`]; the caller has checked its bounds.
+#[target_feature(enable = "avx2,fma")]
+pub fn scan(mut job: Scan<'_>) {
+    let mut first = 0;
+    while first < job.slots.len() {
+        first += match (job.slots.len() - first, job.width) {
+            (2.., Width::Eight) => scan_tile::<2, false>(&mut job, first),
+            (_, Width::Eight) => scan_tile::<1, false>(&mut job, first),
+            (2.., Width::Four) => scan_tile::<2, true>(&mut job, first),
+            (_, Width::Four) => scan_tile::<1, true>(&mut job, first),
+        };
+    }
+}
+
+/// `R` queries over the live pairs of a chunk, eight rows a register; returns R. As in
+/// `avx512.rs`, sums start at minus their least sum.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize) -> usize {
+    let stride = GROUP * job.groups;
+    let bytes = BLOCK * GROUP;
+    let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
+        let [at, second] = job.offsets(pair, 0);
+        let mut sums = [[_mm256_setzero_si256(); 4]; R];
+        let mut queries = [job.queries.as_ptr(); R];
+        for r in 0..R {
+            queries[r] = job.queries[job.slots[first + r] as usize * stride..][..stride].as_ptr();
+            sums[r] = [_mm256_set1_epi32(-job.least[first + r]); 4];
+        }
+        // SAFETY: `Scan::check` holds, so that from `at` (and from `second`) there are 64 bytes a
+        // group in `codes`, and each query has four weights a group.
+        unsafe {
+            let codes = [job.codes.as_ptr().add(at), job.codes.as_ptr().add(second)];
+            for group in 0..job.groups {
+                let half = |codes: *const u8, half: usize| {
+                    _mm256_loadu_si256(codes.add(group * bytes + half * bytes / 2).cast())
+                };
+                let items = if FOUR {
+                    let both = [half(codes[0], 0), half(codes[0], 1)];
+                    let high = both.map(|both| _mm256_and_si256(_mm256_srli_epi16::<4>(both), low));
+                    let both = both.map(|both| _mm256_and_si256(both, low));
+                    [both[0], both[1], high[0], high[1]]
+                } else {
+                    [half(codes[0], 0), half(codes[0], 1), half(codes[1], 0), half(codes[1], 1)]
+                };
+                for r in 0..R {
+                    let weights = queries[r].add(group * GROUP).cast::<i32>().read_unaligned();
+                    let weights = _mm256_set1_epi32(weights);
+                    for quarter in 0..4 {
+                        // No saturation: 2 * 255 * 64 < 2^15.
+                        let pairs = _mm256_maddubs_epi16(items[quarter], weights);
+                        let fours = _mm256_madd_epi16(pairs, ones);
+                        sums[r][quarter] = _mm256_add_epi32(sums[r][quarter], fours);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            let none = sums[r].into_iter().reduce(|a, b| _mm256_and_si256(a, b));
+            if none.is_some_and(|none| _mm256_movemask_ps(_mm256_castsi256_ps(none)) == 255) {
+                continue;
+            }
+            let reached = |(quarter, sums): (usize, &__m256i)| {
+                let missed = _mm256_movemask_ps(_mm256_castsi256_ps(*sums)) as u32;
+                (!missed & 255) << (quarter * LANES)
+            };
+            let lanes = sums[r].iter().enumerate().map(reached).fold(0, |a, b| a | b);
+            let lanes = lanes & job.allowed[pair];
+            if lanes == 0 {
+                continue;
+            }
+            let (slot, pair) = ((first + r) as u32, pair as u32);
+            let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
+            for quarter in 0..4 {
+                let least = _mm256_set1_epi32(job.least[first + r]);
+                let sums = _mm256_add_epi32(sums[r][quarter], least);
+                let out = hit.sums[quarter * LANES..][..LANES].as_mut_ptr();
+                // SAFETY: `out` has 8 values.
+                unsafe { _mm256_storeu_si256(out.cast(), sums) };
+            }
+            job.hits.push(hit);
+        }
+    }
+    R
 }

@@ -7,13 +7,15 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _CMP_EQ_OQ, _CMP_GE_OQ, _CMP_GT_OQ, _mm512_add_epi32, _mm512_alignr_epi32,
-    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cmplt_epi32_mask,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_add_epi32, _mm512_mask_compress_ps,
-    _mm512_mask_reduce_min_ps, _mm512_maskz_compress_epi32, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_set_epi32, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cmplt_epi32_mask, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_add_epi32, _mm512_mask_compress_ps, _mm512_mask_reduce_min_ps,
+    _mm512_maskz_compress_epi32, _mm512_max_ps, _mm512_movepi32_mask, _mm512_mul_ps,
+    _mm512_set_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
+use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, PANEL, Start, avx2, scalar};
 use crate::rng::{LANES, Origin};
 
@@ -115,6 +117,18 @@ fn tile<const R: usize, const PANELS: usize>(
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn categorical(job: Categorical<'_>) {
     scalar::categorical(job);
+}
+
+/// Bound by memory: wider registers would not help.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    super::avx2::within(values, low, high, words);
+}
+
+/// Bound by memory: wider registers would not help.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    super::avx2::equal_bytes(values, wanted, words);
 }
 
 /// The scalar source, compiled for this instruction set.
@@ -268,4 +282,118 @@ fn kth_largest(values: __m512, k: i32) -> f32 {
     turns!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
     let among = _mm512_cmplt_epi32_mask(larger, _mm512_set1_epi32(k));
     _mm512_mask_reduce_min_ps(among, values)
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn limits(job: Limits<'_>) {
+    scalar::limits(job);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) {
+    scalar::dots(weights, attributes, rows, out);
+}
+
+/// See [`Scan`]; the caller has checked its bounds. Needs the byte dot product of VNNI; CPUs
+/// without it use the AVX2 kernel.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn scan(job: Scan<'_>) {
+    if is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+    {
+        // SAFETY: the CPU has these features.
+        unsafe { scan_vnni(job) };
+    } else {
+        avx2::scan(job);
+    }
+}
+
+/// See [`scan`].
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
+fn scan_vnni(mut job: Scan<'_>) {
+    let mut first = 0;
+    while first < job.slots.len() {
+        let left = job.slots.len() - first;
+        first += match (left, job.width) {
+            (8.., Width::Eight) => scan_tile::<8, false>(&mut job, first),
+            (4.., Width::Eight) => scan_tile::<4, false>(&mut job, first),
+            (2.., Width::Eight) => scan_tile::<2, false>(&mut job, first),
+            (_, Width::Eight) => scan_tile::<1, false>(&mut job, first),
+            (4.., Width::Four) => scan_tile::<4, true>(&mut job, first),
+            (2.., Width::Four) => scan_tile::<2, true>(&mut job, first),
+            (_, Width::Four) => scan_tile::<1, true>(&mut job, first),
+        };
+    }
+}
+
+/// `R` queries over the live pairs of a chunk; returns R.
+///
+/// Every sum starts at minus its least sum, so that hits are the lanes whose sign is clear, and
+/// one AND over all sums of a pair, which is all that most pairs need, tells whether there is any.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
+fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize) -> usize {
+    let stride = GROUP * job.groups;
+    let bytes = BLOCK * GROUP;
+    let low = _mm512_set1_epi8(15);
+    let mut queries = [job.queries.as_ptr(); R];
+    let mut starts = [_mm512_setzero_si512(); R];
+    for r in 0..R {
+        queries[r] = job.queries[job.slots[first + r] as usize * stride..][..stride].as_ptr();
+        starts[r] = _mm512_set1_epi32(-job.least[first + r]);
+    }
+    for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
+        let [at, second] = job.offsets(pair, 0);
+        let mut sums = [[_mm512_setzero_si512(); 2]; R];
+        for r in 0..R {
+            sums[r] = [starts[r]; 2];
+        }
+        // SAFETY: `Scan::check` holds, so that from `at` (and from `second`) there are 64 bytes a
+        // group in `codes`, and each query has four weights a group.
+        unsafe {
+            let codes = [job.codes.as_ptr().add(at), job.codes.as_ptr().add(second)];
+            for group in 0..job.groups {
+                let items = if FOUR {
+                    let both = _mm512_loadu_si512(codes[0].add(group * bytes).cast());
+                    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low);
+                    [_mm512_and_si512(both, low), high]
+                } else {
+                    codes.map(|codes| _mm512_loadu_si512(codes.add(group * bytes).cast()))
+                };
+                for r in 0..R {
+                    let weights = queries[r].add(group * GROUP).cast::<i32>().read_unaligned();
+                    let weights = _mm512_set1_epi32(weights);
+                    for block in 0..2 {
+                        sums[r][block] = _mm512_dpbusd_epi32(sums[r][block], items[block], weights);
+                    }
+                }
+            }
+        }
+        let none = |sums: [__m512i; 2]| _mm512_and_si512(sums[0], sums[1]);
+        let all = sums.into_iter().map(none).reduce(|a, b| _mm512_and_si512(a, b));
+        if all.is_some_and(|all| _mm512_movepi32_mask(all) == u16::MAX) {
+            continue;
+        }
+        for r in 0..R {
+            let [first_block, second_block] = sums[r].map(|sums| _mm512_movepi32_mask(sums));
+            let missed = u32::from(first_block) | u32::from(second_block) << BLOCK;
+            let lanes = !missed & job.allowed[pair];
+            if lanes != 0 {
+                let (slot, pair) = ((first + r) as u32, pair as u32);
+                let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
+                for block in 0..2 {
+                    let sums =
+                        _mm512_add_epi32(sums[r][block], _mm512_set1_epi32(job.least[first + r]));
+                    let out = hit.sums[block * BLOCK..][..BLOCK].as_mut_ptr();
+                    // SAFETY: `out` has 16 values.
+                    unsafe { _mm512_storeu_si512(out.cast(), sums) };
+                }
+                job.hits.push(hit);
+            }
+        }
+    }
+    R
 }

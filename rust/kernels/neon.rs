@@ -4,9 +4,13 @@
 //! four registers of weights and one broadcast value.
 
 use std::arch::aarch64::{
-    vbslq_f32, vcgtq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32, vst1q_f32,
+    vaddq_s32, vandq_u8, vbslq_f32, vcgtq_f32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u8, veorq_u8,
+    vfmaq_f32, vget_low_s8, vld1q_f32, vld1q_u8, vmaxvq_s32, vmull_high_s8, vmull_s8, vmulq_f32,
+    vpadalq_s16, vpaddq_s16, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vshrq_n_u8, vst1q_f32,
+    vst1q_s32,
 };
 
+use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, PANEL, Start, scalar};
 use crate::rng::{LANES, Origin};
 
@@ -108,6 +112,18 @@ pub fn categorical(job: Categorical<'_>) {
 
 /// The scalar source, compiled for this instruction set.
 #[target_feature(enable = "neon")]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    scalar::within(values, low, high, words);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    scalar::equal_bytes(values, wanted, words);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {
     scalar::uniforms(origin, out);
 }
@@ -140,4 +156,76 @@ pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
 #[target_feature(enable = "neon")]
 pub fn select(scores: &[f32], out: &mut [u32]) {
     scalar::select(scores, out);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn limits(job: Limits<'_>) {
+    scalar::limits(job);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) {
+    scalar::dots(weights, attributes, rows, out);
+}
+
+/// See [`Scan`]; the caller has checked its bounds.
+#[target_feature(enable = "neon")]
+pub fn scan(mut job: Scan<'_>) {
+    for slot in 0..job.slots.len() {
+        scan_query(&mut job, slot);
+    }
+}
+
+/// One query over the live pairs of a chunk, four rows a register. Codes are shifted to signed
+/// ones, because the plain instruction set multiplies like with like; what that takes from a sum
+/// is given back through its start.
+#[inline]
+#[target_feature(enable = "neon")]
+fn scan_query(job: &mut Scan<'_>, slot: usize) {
+    let stride = GROUP * job.groups;
+    let bytes = BLOCK * GROUP;
+    let weights = &job.queries[job.slots[slot] as usize * stride..][..stride];
+    let least = job.least[slot];
+    let shift = 128 * weights.iter().map(|weight| i32::from(*weight)).sum::<i32>();
+    for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
+        let mut sums = [vdupq_n_s32(shift - least); PAIR / 4];
+        for (group, weights) in weights.as_chunks::<GROUP>().0.iter().enumerate() {
+            let weights =
+                vreinterpretq_s8_s32(vdupq_n_s32(i32::from_ne_bytes(weights.map(|w| w as u8))));
+            let offsets = job.offsets(pair, group);
+            for (at, sum) in sums.iter_mut().enumerate() {
+                let (block, quarter) = (at / 4, at % 4);
+                let codes = job.codes[offsets[block]..][..bytes][quarter * 16..][..16].as_ptr();
+                // SAFETY: `codes` has 16 bytes.
+                let codes = unsafe { vld1q_u8(codes) };
+                let codes = match (job.width, block) {
+                    (Width::Eight, _) => codes,
+                    (Width::Four, 0) => vandq_u8(codes, vdupq_n_u8(15)),
+                    (Width::Four, _) => vshrq_n_u8::<4>(codes),
+                };
+                let codes = vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128)));
+                // No overflow: 2 * 128 * 64 < 2^15.
+                let low = vmull_s8(vget_low_s8(codes), vget_low_s8(weights));
+                let high = vmull_high_s8(codes, weights);
+                *sum = vpadalq_s16(*sum, vpaddq_s16(low, high));
+            }
+        }
+        if sums.iter().all(|sum| vmaxvq_s32(*sum) < 0) {
+            continue;
+        }
+        let mut hit = Hit { sums: [0; PAIR], lanes: 0, slot: slot as u32, pair: pair as u32 };
+        for (sum, out) in sums.into_iter().zip(hit.sums.as_chunks_mut::<4>().0) {
+            // SAFETY: `out` has 4 values.
+            unsafe { vst1q_s32(out.as_mut_ptr(), vaddq_s32(sum, vdupq_n_s32(least))) };
+        }
+        for (lane, sum) in hit.sums.iter().enumerate() {
+            hit.lanes |= u32::from(*sum >= least) << lane;
+        }
+        hit.lanes &= job.allowed[pair];
+        if hit.lanes != 0 {
+            job.hits.push(hit);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Everything here but [`dense`] is also compiled into the vector modules, where the compiler
 //! turns the fixed lanes into registers; `inline(always)` is what lets it.
 
+use super::scan::{BLOCK, CHUNKS, GROUP, Hit, Limits, NEVER, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, Head, PANEL, Panels, Start, math, select};
 use crate::rng::{self, LANES, Origin};
 
@@ -113,6 +114,27 @@ fn draw<const MOST: usize>(
     category
 }
 
+/// Bit `i % 64` of word `i / 64` is the answer for value `i`.
+#[inline(always)]
+fn answers<T: Copy>(values: &[T], words: &mut [u64], test: impl Fn(T) -> bool) {
+    for (values, word) in values.chunks(64).zip(words) {
+        let answers = values.iter().enumerate();
+        *word = answers.fold(0, |sum, (bit, value)| sum | u64::from(test(*value)) << bit);
+    }
+}
+
+/// See [`super::Kernels::within`].
+#[inline(always)]
+pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
+    answers(values, words, |value| (low <= value) & (value <= high));
+}
+
+/// See [`super::Kernels::equal_bytes`].
+#[inline(always)]
+pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
+    answers(values, words, |value| value == wanted);
+}
+
 /// See [`rng::fill`].
 #[inline(always)]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {
@@ -178,4 +200,115 @@ fn add_rows<const N: usize>(
         }
     }
     *out = sums;
+}
+
+/// See [`Scan`].
+pub fn scan(job: Scan<'_>) {
+    let stride = GROUP * job.groups;
+    for (slot, (query, least)) in job.slots.iter().zip(job.least).enumerate() {
+        let weights = &job.queries[*query as usize * stride..][..stride];
+        for pair in (0..PAIRS).filter(|pair| job.allowed[*pair] != 0) {
+            let mut sums = [0; PAIR];
+            for (group, weights) in weights.chunks_exact(GROUP).enumerate() {
+                for (block, offset) in job.offsets(pair, group).into_iter().enumerate() {
+                    for (at, code) in job.codes[offset..][..BLOCK * GROUP].iter().enumerate() {
+                        let code = match (job.width, block) {
+                            (Width::Eight, _) => *code,
+                            (Width::Four, 0) => code & 15,
+                            (Width::Four, _) => code >> 4,
+                        };
+                        sums[block * BLOCK + at / GROUP] +=
+                            i32::from(weights[at % GROUP]) * i32::from(code);
+                    }
+                }
+            }
+            let reached = |(lane, sum): (usize, &i32)| u32::from(sum >= least) << lane;
+            let lanes = sums.iter().enumerate().map(reached).fold(0, |a, b| a | b);
+            let lanes = lanes & job.allowed[pair];
+            if lanes != 0 {
+                job.hits.push(Hit { sums, lanes, slot: slot as u32, pair: pair as u32 });
+            }
+        }
+    }
+}
+
+/// See [`Limits`]; `search` derives the bounds. Sixteen chunks go side by side.
+#[inline(always)]
+pub fn limits(job: Limits<'_>) {
+    let values = job.panel.as_chunks::<CHUNKS>().0;
+    let (centres, extras) = values.split_at(job.dimensions);
+    let [scale, radius, norm, magnitude] = extras else { unreachable!("checked") };
+    for (query, terms) in job.terms.iter().enumerate() {
+        let weights = &job.weights[query * job.dimensions..][..job.dimensions];
+        let threshold = job.thresholds[query];
+        let base = centre_scores(weights, centres);
+        let mut error = [0.0_f32; CHUNKS];
+        let mut least = [0; CHUNKS];
+        for lane in 0..CHUNKS {
+            // A few roundings of f32 are some 2e-7; 1e-36 is far above all denormal ones.
+            let rounding = magnitude[lane] * terms.rounding + base[lane].abs() * 2e-6 + 1e-36;
+            error[lane] = scale[lane] * terms.error + rounding;
+            let ball = base[lane] + (terms.norm * radius[lane]) * 1.000_001 + rounding;
+            let length = (terms.norm * norm[lane]) * 1.000_001 + rounding;
+            let needed = threshold - base[lane] - error[lane] - threshold.abs() * 2e-6;
+            let sum = needed / (scale[lane] * terms.unit) + terms.zero - 4.0;
+            // Written so that what is not a number skips nothing. Truncation towards zero adds
+            // less than one, which the 4 above allows for.
+            let bounded = if sum < NEVER as f32 { sum } else { NEVER as f32 };
+            let bounded = if bounded > -NEVER as f32 { bounded } else { -NEVER as f32 };
+            let bounded = if sum.is_nan() { -NEVER as f32 } else { bounded };
+            let out = ball < threshold || length < threshold;
+            least[lane] = if out { NEVER } else { bounded as i32 };
+        }
+        (job.base[query], job.error[query], job.least[query]) = (base, error, least);
+    }
+}
+
+/// The scores of sixteen centres, as two sums each, so that no step waits for the one before it.
+#[inline(always)]
+fn centre_scores(weights: &[f32], centres: &[[f32; CHUNKS]]) -> [f32; CHUNKS] {
+    let (mut even, mut odd) = ([0.0_f32; CHUNKS], [0.0_f32; CHUNKS]);
+    let (weight_pairs, last_weight) = weights.as_chunks::<2>();
+    let (centre_pairs, last_centre) = centres.as_chunks::<2>();
+    for (weight, centre) in weight_pairs.iter().zip(centre_pairs) {
+        for lane in 0..CHUNKS {
+            even[lane] = weight[0].mul_add(centre[0][lane], even[lane]);
+        }
+        for lane in 0..CHUNKS {
+            odd[lane] = weight[1].mul_add(centre[1][lane], odd[lane]);
+        }
+    }
+    for (weight, centre) in last_weight.iter().zip(last_centre) {
+        for lane in 0..CHUNKS {
+            even[lane] = weight.mul_add(centre[lane], even[lane]);
+        }
+    }
+    for lane in 0..CHUNKS {
+        even[lane] += odd[lane];
+    }
+    even
+}
+
+/// See [`super::Kernels::dots`]. Eight rows go side by side, each a chain of its own.
+#[inline(always)]
+pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) {
+    let row = |row: u32| &attributes[row as usize * weights.len()..][..weights.len()];
+    let (eights, rest) = rows.as_chunks::<LANES>();
+    let (out_eights, out_rest) = out.as_chunks_mut::<LANES>();
+    for (rows, out) in eights.iter().zip(out_eights) {
+        let rows = rows.map(row);
+        let mut sums = [0.0; LANES];
+        // Zipped, because indices would be checked for every product.
+        let [a, b, c, d, e, f, g, h] = rows.map(|row| row.iter());
+        let halves = a.zip(b).zip(c.zip(d)).zip(e.zip(f).zip(g.zip(h)));
+        for (weight, (((a, b), (c, d)), ((e, f), (g, h)))) in weights.iter().zip(halves) {
+            for (sum, x) in sums.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+                *sum = weight.mul_add(*x, *sum);
+            }
+        }
+        *out = sums;
+    }
+    for (number, out) in rest.iter().zip(out_rest) {
+        *out = weights.iter().zip(row(*number)).fold(0.0, |sum, (w, x)| w.mul_add(*x, sum));
+    }
 }

@@ -252,3 +252,31 @@ fn an_unknown_instruction_set_is_refused() {
     #[cfg(target_arch = "x86_64")]
     assert!(Kernels::choose(Some("neon")).unwrap_err().to_string().contains("scalar"));
 }
+
+proptest! {
+    #[test]
+    fn answers_are_bits_on_every_instruction_set(
+        seed in any::<u64>(), count in 0_usize..400, low in -0.1_f32..1.1, width in 0.0_f32..1.0
+    ) {
+        let mut values = vec![0.0; count];
+        crate::rng::fill(Origin { seed, session: 0, page: 0, purpose: Purpose::Latent }, &mut values);
+        values.iter_mut().step_by(7).for_each(|value| *value = f32::NAN);
+        values.iter_mut().skip(3).step_by(11).for_each(|value| *value = low);
+        let codes: Vec<u8> = values.iter().map(|value| (value * 5.0) as u8).collect();
+        let high = low + width;
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            let kernels = Kernels::of(isa).unwrap();
+            let mut words = vec![u64::MAX; count.div_ceil(64)];
+            let bit = |words: &[u64], at: usize| words[at / 64] >> (at % 64) & 1 == 1;
+            kernels.within(&values, low, high, &mut words);
+            for at in 0..64 * words.len() {
+                let inside = values.get(at).is_some_and(|value| low <= *value && *value <= high);
+                prop_assert_eq!(bit(&words, at), inside, "{} of {}", at, count);
+            }
+            kernels.equal_bytes(&codes, 2, &mut words);
+            for at in 0..64 * words.len() {
+                prop_assert_eq!(bit(&words, at), codes.get(at) == Some(&2));
+            }
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Rust errors as the Python classes of `virtualtb_fast.errors`, and the one gate to long calls.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
@@ -58,4 +61,69 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send
         },
         |result| result.map_err(to_py),
     )
+}
+
+/// A long call that listens for Ctrl-C and tells a Python function how far it is.
+///
+/// The first exception that Python code raises meanwhile ends the work and is what the caller
+/// gets.
+pub struct Told {
+    progress: Option<Py<PyAny>>,
+    raised: Mutex<Option<PyErr>>,
+}
+
+impl Told {
+    /// Python hears of the work at most this often.
+    const PAUSE: Duration = Duration::from_millis(25);
+
+    /// `progress` is called with what is going on, how much is done, and of how much.
+    pub fn new(progress: Option<Py<PyAny>>) -> Self {
+        Self { progress, raised: Mutex::new(None) }
+    }
+
+    fn keep(&self, outcome: PyResult<()>) -> Result<()> {
+        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = outcome {
+            raised.get_or_insert(error);
+        }
+        if raised.is_some() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Runs `work`, without the interpreter, with something to ask and something to tell.
+    pub fn watch<T>(
+        &self,
+        work: impl FnOnce(&dyn Fn() -> Result<()>, &dyn Fn(&'static str, u64, u64)) -> Result<T>,
+    ) -> Result<T> {
+        let due = |last: &Cell<Option<Instant>>| {
+            let due = last.get().is_none_or(|last| last.elapsed() >= Self::PAUSE);
+            if due {
+                last.set(Some(Instant::now()));
+            }
+            due
+        };
+        // The start of the work needs no look at signals: the caller has just left Python.
+        let (asked, told) = (Cell::new(Some(Instant::now())), Cell::new(None));
+        let interrupt = || match due(&asked) {
+            true => self.keep(Python::attach(|py| py.check_signals())),
+            false => self.keep(Ok(())),
+        };
+        let progress = |stage: &'static str, done: u64, total: u64| {
+            let Some(progress) = &self.progress else { return };
+            if due(&told) {
+                let called =
+                    Python::attach(|py| progress.call1(py, (stage, done, total)).map(drop));
+                // Ends the work when it next asks.
+                let _ = self.keep(called);
+            }
+        };
+        work(&interrupt, &progress)
+    }
+
+    /// The work's outcome, or the exception that ended it.
+    pub fn finish<T>(self, outcome: PyResult<T>) -> PyResult<T> {
+        match self.raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => outcome,
+        }
+    }
 }

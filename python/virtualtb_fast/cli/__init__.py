@@ -20,6 +20,8 @@ __all__ = ["main"]
 
 COMMANDS: Final = {
     "rollout": "play sessions under a policy: summary, Parquet, picture",
+    "catalog": "millions of items: build, info, search, verify",
+    "bench": "measure ours against other libraries that are installed",
     "info": "what is installed, in use and available",
     "import-published": "make a simulator of VirtualTB-v0's published files",
 }

@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Progress", "add_json", "add_seed", "add_threads", "print_json", "print_table", "whole"]
+__all__ = [
+    "Progress",
+    "Stages",
+    "add_json",
+    "add_seed",
+    "add_threads",
+    "print_json",
+    "print_table",
+    "whole",
+]
 
 _PATIENCE = 1.0
 """Seconds until a progress bar appears."""
@@ -128,6 +137,65 @@ class Progress:
         self._task = self._shown.add_task("", total=self._total, pages="", rate="")
 
     def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown is not None:
+            self._shown.stop()
+
+
+class Stages:
+    """A progress bar on standard error for work in stages, each with a total or without.
+
+    It appears after a second, and only on a terminal.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """With ``quiet`` nothing is shown."""
+        self._started = time.perf_counter()
+        self._shown: Any = None
+        self._task: Any = None
+        self._stage: str | None = None
+        self._quiet = quiet or not sys.stderr.isatty()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """What is going on, how much of it is done, and of how much (0: not known)."""
+        if self._quiet:
+            return
+        if self._shown is None:
+            if time.perf_counter() - self._started < _PATIENCE:
+                return
+            self._show()
+        count = f"{done:,}" if done else ""
+        if stage != self._stage:
+            if self._task is not None:
+                self._shown.remove_task(self._task)
+            self._stage = stage
+            self._task = self._shown.add_task(stage, total=total or None, count=count)
+        self._shown.update(self._task, completed=done, count=count)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._shown = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._shown.start()
+
+    def __enter__(self) -> Stages:
         return self
 
     def __exit__(

@@ -1,8 +1,9 @@
-"""Pictures of rollouts. They need matplotlib: ``pip install virtualtb-fast[report]``."""
+"""Pictures of rollouts and benches. They need matplotlib, the extra ``[report]``."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,10 +14,11 @@ from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError, Outpu
 if TYPE_CHECKING:
     from virtualtb_fast.rollout import Summary
 
-__all__ = ["require", "sessions"]
+__all__ = ["require", "retrieval", "sessions"]
 
 _FORMATS: Final = (".png", ".svg", ".pdf")
 _INK, _FAINT, _BLUE, _ORANGE = "#22303c", "#d9dee3", "#2f6db5", "#d9772b"
+_LINES: Final = (_BLUE, _ORANGE, "#3a9a68", "#8a63b0", "#c04a5e", "#7a8894")
 _ENOUGH = 30
 """Pages of a page number that a mean over them needs to be worth drawing."""
 _SHARE = 0.98
@@ -46,7 +48,7 @@ def require(path: str | os.PathLike[str]) -> None:
 
 
 def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "") -> None:
-    """Draws clicks by page number, and how long sessions are.
+    """Draws clicks (in a store purchases) by page number, and how long sessions are.
 
     Args:
         summary: The counts of a rollout.
@@ -59,6 +61,7 @@ def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "")
     """
     require(path)
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4.4), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
@@ -68,11 +71,87 @@ def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "")
     _lengths(right, summary)
     for axes in (left, right):
         axes.set_xlim(left=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_INK)
-        axes.tick_params(colors=_INK, labelsize=9)
-        axes.grid(axis="y", color=_FAINT, linewidth=0.8)
-        axes.set_axisbelow(True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _dress(axes)
+    _save(figure, path)
+
+
+def retrieval(runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Draws queries a second against the number of items, for each contender of a bench.
+
+    Args:
+        runs: Results of `virtualtb_fast.evaluation.retrieval.measure`, any sizes.
+        path: A .png, .svg or .pdf file; replaced if it exists.
+
+    Raises:
+        MissingExtraError, InvalidArgumentError, OutputError: see `require`; and `OutputError` if
+            the system refused to write.
+    """
+    require(path)
+    from matplotlib.figure import Figure
+
+    runs = sorted(runs, key=lambda result: result["items"])
+    names = list(dict.fromkeys(name for result in runs for name in result["contenders"]))
+    figure = Figure(figsize=(10, 4.8), layout="constrained", facecolor="white")
+    threads = ", ".join(sorted({str(result["threads"]) for result in runs}))
+    figure.suptitle(
+        f"Top {runs[0]['k']} by inner product, {runs[0]['dimensions']} attributes, threads: "
+        f"{threads}",
+        color=_INK,
+        fontsize=11,
+    )
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, what, title in zip(
+        panels, ("batch", "single"), ("A batch of 256 queries", "One query at a time"), strict=True
+    ):
+        for number, name in enumerate(names):
+            points = [
+                (result["items"], result["contenders"][name][f"{what}_per_second"])
+                for result in runs
+                if name in result["contenders"]
+            ]
+            recalls = [
+                result["contenders"][name]["recall"]
+                for result in runs
+                if name in result["contenders"]
+            ]
+            exact = min(recalls) == 1
+            axes.plot(
+                *zip(*points, strict=True),
+                color=_LINES[number % len(_LINES)],
+                linewidth=2.4 if number == 0 else 1.4,
+                linestyle="-" if exact else (0, (4, 2)),
+                marker="o",
+                markersize=4 if number == 0 else 3,
+                label=name if exact else f"{name}: recall {min(recalls):.2f} to {max(recalls):.2f}",
+            )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(title, loc="left", color=_INK, fontsize=11)
+        axes.set_xlabel("items", color=_INK)
+        _dress(axes)
+    panels[0].set_ylabel("queries a second", color=_INK)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+    )
+    _save(figure, path)
+
+
+def _dress(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_INK)
+    axes.tick_params(colors=_INK, labelsize=9)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Writes beside the name, then renames."""
     name = os.fspath(path)
     # The ending names the format, so it stays last.
     stem, ending = os.path.splitext(name)
@@ -97,8 +176,9 @@ def _clicks(axes: Any, summary: Summary) -> None:
     axes.plot(pages, mean, color=_BLUE, linewidth=2, marker="o", markersize=3.5)
     overall = summary.clicks / summary.pages
     axes.axhline(overall, color=_ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+    rate = "" if summary.priced else f" (CTR {summary.ctr:.4f})"
     axes.annotate(
-        f"dashed: all pages, {overall:.3f} (CTR {summary.ctr:.4f})",
+        f"dashed: all pages, {overall:.3f}{rate}",
         # Below the line, near the axis: clicks are seldom so few that the curve comes here.
         xy=(0.99, 0.03),
         xycoords="axes fraction",
@@ -107,9 +187,10 @@ def _clicks(axes: Any, summary: Summary) -> None:
         fontsize=9,
     )
     axes.set_ylim(0, max(float(mean.max()), overall) * 1.15 or 1)
-    axes.set_title("Clicks by page", loc="left", color=_INK, fontsize=11)
+    what = "purchases" if summary.priced else "clicks"
+    axes.set_title(f"{what.capitalize()} by page", loc="left", color=_INK, fontsize=11)
     axes.set_xlabel("page of the session", color=_INK)
-    axes.set_ylabel("mean clicks on the page", color=_INK)
+    axes.set_ylabel(f"mean {what} on the page", color=_INK)
 
 
 def _lengths(axes: Any, summary: Summary) -> None:

@@ -1,0 +1,576 @@
+//! The item store: attributes, ids, and what items can be filtered by, in one mapped file.
+//!
+//! ```text
+//! build:   pieces of rows -> Builder -> FILE.partial -> FILE        (catalog::build)
+//! search:  conditions -> Selection (positions) -> search -> rows -> ids
+//! ```
+//!
+//! A *row* is an item's number in the order in which items were given. A *position* is its place
+//! in *storage order*, in which similar items lie together so that search can skip them.
+//!
+//! # What is checked when
+//! - Opening reads the header and the plan: both are under checksums, and every offset and length
+//!   is compared with what rows, dimensions and columns demand. That takes a millisecond, however
+//!   large the file.
+//! - Lists of positions, and what leads to them, are checked against their checksums at their
+//!   first use, in blocks.
+//! - [`Catalog::verify`] reads everything.
+//!
+//! Whatever else the bytes are, nothing is indexed by them unchecked. [`mapped`] says what happens
+//! when the file changes while it is open.
+
+pub mod build;
+mod columns;
+mod filter;
+pub mod format;
+mod guard;
+pub mod ids;
+mod mapped;
+pub mod source;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytemuck::AnyBitPattern;
+use memmap2::MmapMut;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::kernels::Kernels;
+use crate::parallel;
+use crate::search::index::{self, View};
+use crate::search::{self, MOST_K, NO_ROW, Plan, Search};
+use crate::tensor_file::hexadecimal;
+use build::Watch;
+use format::{BLOCK, Column, ColumnKind, Header, IdKind, Kind, Section};
+use ids::{Id, Ids};
+use mapped::Mapped;
+
+pub use columns::Value;
+pub use filter::{Condition, Selection};
+
+#[cfg(target_endian = "big")]
+compile_error!("catalogues are read where they lie, and their numbers are little-endian");
+
+/// Bytes that [`Catalog::verify`] hashes between two looks at the clock.
+const STRIDE: usize = 1 << 20;
+
+/// Queries of [`Catalog::search_each`] between two looks at the clock.
+const STEP: usize = 1024;
+
+/// A query and what it may find.
+type Each<'a> = (&'a [f32], &'a Arc<Selection>);
+
+/// A catalogue, open for reading by any number of threads.
+#[derive(Debug)]
+pub struct Catalog {
+    mapped: Mapped,
+    header: Header,
+    digest: String,
+    plan: Plan,
+    /// A flag a section: its checksum was compared.
+    seen: Box<[AtomicBool]>,
+    /// A bit a block of each column's positions, the same.
+    seen_blocks: Box<[Box<[AtomicU64]>]>,
+    cache: Mutex<filter::Cache>,
+}
+
+impl Catalog {
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::new(Mapped::open(path)?)
+    }
+
+    /// Takes the bytes of a file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut memory =
+            MmapMut::map_anon(bytes.len().max(1)).map_err(Error::io("memory".as_ref()))?;
+        memory[..bytes.len()].copy_from_slice(bytes);
+        Self::from_memory(memory)
+    }
+
+    fn from_memory(memory: MmapMut) -> Result<Self> {
+        Self::new(Mapped::memory(memory)?)
+    }
+
+    fn new(mapped: Mapped) -> Result<Self> {
+        let origin = mapped.origin();
+        let (header, digest) = Header::parse(mapped.bytes(), &origin)?;
+        let find = |section: &&Section| section.kind == Kind::Plan;
+        let section = header.sections.iter().find(find).expect("the header was checked");
+        let plan = part(&mapped, section.offset, section.bytes);
+        check_sum(&mapped, section)?;
+        let plan =
+            Plan::from_bytes(plan).map_err(|error| Error::format(&*origin, error.to_string()))?;
+        if plan.dimensions() != header.dimensions as usize {
+            let (expected, got) = (header.dimensions, plan.dimensions());
+            let reason = format!("expected a plan for {expected} dimensions, got {got}");
+            return Err(Error::format(&*origin, reason));
+        }
+        let sizes = index::Sizes::of(header.rows, plan.dimensions());
+        for (kind, expected) in [(Kind::Codes, sizes.codes), (Kind::Bounds, 4 * sizes.bounds)] {
+            let section = header.sections.iter().find(|section| section.kind == kind);
+            let got = section.expect("the header was checked").bytes;
+            if got != expected {
+                let reason = format!("expected {expected} bytes of {kind:?}, got {got}");
+                return Err(Error::format(&*origin, reason));
+            }
+        }
+        mapped.check_kept()?;
+        let seen = header.sections.iter().map(|_| AtomicBool::new(false)).collect();
+        let words = |column: &Column| column.present.div_ceil(BLOCK).div_ceil(64);
+        let seen_blocks = header
+            .columns
+            .iter()
+            .map(|column| (0..words(column)).map(|_| AtomicU64::new(0)).collect())
+            .collect();
+        let cache = Mutex::default();
+        Ok(Self { mapped, header, digest, plan, seen, seen_blocks, cache })
+    }
+
+    /// Items.
+    pub fn rows(&self) -> u64 {
+        self.header.rows
+    }
+
+    /// Attributes of an item.
+    pub fn dimensions(&self) -> usize {
+        self.header.dimensions as usize
+    }
+
+    /// What the file says of itself.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// SHA-256 of the header, which holds those of all sections: equal for equal content.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The whole path of the file, unless the catalogue is in memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.mapped.path()
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> Result<&[u8]> {
+        self.mapped.check()?;
+        Ok(self.mapped.bytes())
+    }
+
+    /// How rows are clustered.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Refuses to go on if the file is no longer what was opened.
+    pub fn check(&self) -> Result<()> {
+        self.mapped.check()
+    }
+
+    /// The catalogue as search sees it.
+    pub fn view(&self) -> View<'_> {
+        View {
+            plan: &self.plan,
+            dimensions: self.dimensions(),
+            attributes: self.values(Kind::Attributes, 0),
+            codes: self.values(Kind::Codes, 0),
+            bounds: self.values(Kind::Bounds, 0),
+            order: self.values(Kind::Order, 0),
+        }
+    }
+
+    /// What items are called.
+    pub fn ids(&self) -> Ids<'_> {
+        match self.header.ids {
+            IdKind::Rows => Ids::Rows(self.rows()),
+            IdKind::Integers | IdKind::LargeIntegers => Ids::Integers(self.values(Kind::Ids, 0)),
+            IdKind::Texts => Ids::Texts {
+                offsets: self.values(Kind::Ids, 0),
+                bytes: self.values(Kind::IdTexts, 0),
+            },
+        }
+    }
+
+    /// The rows of some ids; the message about an unknown one calls them `what`.
+    pub fn find<'a>(&self, what: &str, ids: impl IntoIterator<Item = Id<'a>>) -> Result<Vec<u32>> {
+        self.mapped.check()?;
+        let known = self.ids();
+        let table = match known {
+            Ids::Rows(_) => &[],
+            _ => self.values(Kind::IdTable, 0),
+        };
+        let find = |(index, id): (usize, Id<'_>)| {
+            let row = known.find(id, table).filter(|row| u64::from(*row) < self.rows());
+            row.ok_or_else(|| {
+                let got = format!("{id} at place {index}, which is unknown");
+                Error::argument(what, "ids of the catalogue", got)
+            })
+        };
+        let rows = ids.into_iter().enumerate().map(find).collect::<Result<_>>();
+        self.mapped.check_kept()?;
+        rows
+    }
+
+    /// Copies the attributes of rows.
+    pub fn attributes(&self, rows: &[u32], out: &mut Vec<f32>) -> Result<()> {
+        self.mapped.check()?;
+        let (all, d) = (self.values::<f32>(Kind::Attributes, 0), self.dimensions());
+        for row in rows {
+            let position = self.position(*row)? as usize;
+            out.extend(&all[position * d..][..d]);
+        }
+        self.mapped.check_kept()
+    }
+
+    /// The numbers of a column for some rows, NaN where there is none.
+    pub fn numbers(&self, column: u32, rows: &[u32]) -> Result<Vec<f32>> {
+        self.mapped.check()?;
+        let all = self.values::<f32>(Kind::Numbers, column);
+        let numbers = rows.iter().map(|row| Ok(all[self.position(*row)? as usize])).collect();
+        self.mapped.check_kept()?;
+        numbers
+    }
+
+    /// The categories of a column for some rows: codes, [`u32::MAX`] where there is none.
+    pub fn categories(&self, column: u32, rows: &[u32]) -> Result<Vec<u32>> {
+        self.mapped.check()?;
+        let values = self.categories_of(column);
+        let code = |row: &u32| {
+            let code = self.code(column, self.position(*row)?);
+            Ok(if code < values { code } else { u32::MAX })
+        };
+        let codes = rows.iter().map(code).collect();
+        self.mapped.check_kept()?;
+        codes
+    }
+
+    /// A category of a column by its code.
+    pub fn category(&self, column: u32, code: u32) -> Result<Value<'_>> {
+        self.check_once(Kind::Values, column)?;
+        let at = code as usize;
+        if let ColumnKind::Integers { .. } = self.header.columns[column as usize].kind {
+            return Ok(Value::Integer(self.values::<i64>(Kind::Values, column)[at]));
+        }
+        self.check_once(Kind::ValueTexts, column)?;
+        let offsets = self.values::<u64>(Kind::Values, column);
+        let texts = self.values::<u8>(Kind::ValueTexts, column);
+        texts
+            .get(offsets[at] as usize..offsets[at + 1] as usize)
+            .and_then(|text| std::str::from_utf8(text).ok())
+            .map(Value::Text)
+            .ok_or_else(|| self.altered("texts of categories"))
+    }
+
+    /// The number of a column.
+    pub fn column(&self, name: &str, numbers: bool) -> Result<u32> {
+        let of_kind = |column: &&Column| (column.kind == ColumnKind::Number) == numbers;
+        let found = self.header.columns.iter().position(|column| column.name == name);
+        found
+            .filter(|index| of_kind(&&self.header.columns[*index]))
+            .map(|index| index as u32)
+            .ok_or_else(|| {
+                let known = self.header.columns.iter().filter(of_kind);
+                let known: Vec<_> = known.map(|column| &*column.name).collect();
+                let kind = if numbers { "numbers" } else { "categories" };
+                let expected = match known.len() {
+                    0 => format!("a catalogue with columns of {kind}"),
+                    _ => format!("a column of {kind} ({})", known.join(", ")),
+                };
+                Error::argument("filter", expected, format!("{name:?}"))
+            })
+    }
+
+    /// The condition that a column of categories holds one of these. Categories that no item has
+    /// match nothing.
+    pub fn any_of(&self, column: u32, wanted: &[Value<'_>]) -> Result<Condition> {
+        self.mapped.check()?;
+        let mut codes = Vec::with_capacity(wanted.len());
+        for value in wanted {
+            codes.extend(self.code_of(column, *value)?);
+        }
+        codes.sort_unstable();
+        codes.dedup();
+        Ok(Condition::Categories { column, codes })
+    }
+
+    fn code_of(&self, column: u32, wanted: Value<'_>) -> Result<Option<u32>> {
+        let Column { name, kind, .. } = &self.header.columns[column as usize];
+        match (kind, wanted) {
+            (ColumnKind::Integers { .. }, Value::Integer(_))
+            | (ColumnKind::Texts { .. }, Value::Text(_)) => {}
+            (ColumnKind::Texts { .. }, Value::Integer(number)) => {
+                return Err(Error::argument(name.clone(), "texts", number));
+            }
+            (_, Value::Text(text)) => {
+                return Err(Error::argument(name.clone(), "whole numbers", format!("{text:?}")));
+            }
+            (ColumnKind::Number, Value::Integer(_)) => unreachable!("not a column of categories"),
+        }
+        let (mut low, mut high) = (0, self.categories_of(column));
+        while low < high {
+            let middle = low.midpoint(high);
+            let order = match (self.category(column, middle)?, wanted) {
+                (Value::Integer(here), Value::Integer(wanted)) => here.cmp(&wanted),
+                (Value::Text(here), Value::Text(wanted)) => here.cmp(wanted),
+                _ => unreachable!("the kinds were compared"),
+            };
+            match order {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Ok(Some(middle)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The condition that a number lies between two others, both included. They are rounded to
+    /// f32, as the column's numbers are.
+    pub fn between(&self, column: u32, low: Option<f64>, high: Option<f64>) -> Result<Condition> {
+        let name = &self.header.columns[column as usize].name;
+        let (low, high) = (low.unwrap_or(f64::NEG_INFINITY), high.unwrap_or(f64::INFINITY));
+        if low.is_nan() || high.is_nan() || low > high {
+            let got = format!("({low}, {high})");
+            return Err(Error::argument(&**name, "(low, high) with low <= high", got));
+        }
+        // Zero of either sign is the same bound, and so has one name in the cache.
+        Ok(Condition::Range { column, low: low as f32 + 0.0, high: high as f32 + 0.0 })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
+    /// Finds the best `k` of the selected rows for each query (q x D): rows and scores (q x k),
+    /// the best first, ties by row. Where fewer match, rows are [`NO_ROW`] and scores minus
+    /// infinity.
+    pub fn search(
+        &self,
+        queries: &[f32],
+        k: usize,
+        selection: &Selection,
+        threads: Option<usize>,
+        interrupt: &dyn Fn() -> Result<()>,
+        rows: &mut [u32],
+        scores: &mut [f32],
+    ) -> Result<()> {
+        let threads = self.check_search(queries, k, threads)?;
+        let (kernels, view) = (Kernels::best()?, self.view());
+        let job = Search { queries, k, allowed: selection.allowed(), threads };
+        search::search(kernels, &view, job, interrupt, rows, scores)?;
+        self.check_found(rows)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
+    /// [`Catalog::search`] with a selection for each query.
+    pub fn search_each(
+        &self,
+        queries: &[f32],
+        k: usize,
+        selections: &[Arc<Selection>],
+        threads: Option<usize>,
+        interrupt: &dyn Fn() -> Result<()>,
+        rows: &mut [u32],
+        scores: &mut [f32],
+    ) -> Result<()> {
+        let threads = self.check_search(queries, k, threads)?;
+        let (kernels, view) = (Kernels::best()?, self.view());
+        let queries = queries.chunks_exact(self.dimensions());
+        let out = rows.chunks_exact_mut(k).zip(scores.chunks_exact_mut(k));
+        let mut jobs: Vec<_> = queries.zip(selections).zip(out).collect();
+        while !jobs.is_empty() {
+            interrupt()?;
+            let later = jobs.split_off(jobs.len().min(STEP));
+            let now = std::mem::replace(&mut jobs, later);
+            let work = |((queries, selection), (rows, scores)): (Each<'_>, _)| {
+                let job = Search { queries, k, allowed: selection.allowed(), threads: 1 };
+                search::search(kernels, &view, job, &|| Ok(()), rows, scores)
+            };
+            parallel::map(threads, now, work)?.into_iter().collect::<Result<()>>()?;
+        }
+        self.check_found(rows)
+    }
+
+    fn check_search(&self, queries: &[f32], k: usize, threads: Option<usize>) -> Result<usize> {
+        self.mapped.check()?;
+        if let Some(at) = queries.iter().position(|weight| !weight.is_finite()) {
+            let (row, column) = (at / self.dimensions(), at % self.dimensions());
+            let got = format!("{} in row {row}, column {column}", queries[at]);
+            return Err(Error::argument("weights", "finite numbers", got));
+        }
+        if !(1..=MOST_K).contains(&k) {
+            return Err(Error::argument("k", format!("1 to {MOST_K}"), k));
+        }
+        parallel::resolve(threads)
+    }
+
+    /// Refuses what was found in a file that changed meanwhile.
+    fn check_found(&self, rows: &[u32]) -> Result<()> {
+        self.mapped.check_kept()?;
+        let beyond = |row: &&u32| **row != NO_ROW && u64::from(**row) >= self.rows();
+        match rows.iter().find(beyond) {
+            Some(_) => Err(self.altered("rows of items")),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the whole file and compares every checksum.
+    pub fn verify(&self, watch: &Watch<'_>) -> Result<()> {
+        self.mapped.check()?;
+        let total = self.mapped.bytes().len() as u64;
+        for section in &self.header.sections {
+            let padded = section.bytes.next_multiple_of(format::PAGE);
+            let mut hash = Sha256::new();
+            let pieces = part(&self.mapped, section.offset, padded).chunks(STRIDE);
+            for (index, piece) in pieces.enumerate() {
+                (watch.progress)("verifying", section.offset + (index * STRIDE) as u64, total);
+                (watch.interrupt)()?;
+                hash.update(piece);
+            }
+            compare(&self.mapped, section, hash)?;
+        }
+        let order = self.values::<u32>(Kind::Order, 0);
+        let positions = self.values::<u32>(Kind::Positions, 0);
+        let mut pairs = positions.iter().enumerate();
+        if pairs.any(|(row, position)| order.get(*position as usize) != Some(&(row as u32))) {
+            return Err(self.altered("an order of all rows"));
+        }
+        self.mapped.check()
+    }
+
+    fn cache(&self) -> MutexGuard<'_, filter::Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn section(&self, kind: Kind, column: u32) -> (usize, &Section) {
+        let mut all = self.header.sections.iter().enumerate();
+        all.find(|(_, section)| section.kind == kind && section.column == column)
+            .expect("the header was checked")
+    }
+
+    fn values<T: AnyBitPattern>(&self, kind: Kind, column: u32) -> &[T] {
+        let (_, section) = self.section(kind, column);
+        // Sections start on pages, and their lengths were checked.
+        bytemuck::cast_slice(part(&self.mapped, section.offset, section.bytes))
+    }
+
+    /// Compares a section's checksum, the first time.
+    fn check_once(&self, kind: Kind, column: u32) -> Result<()> {
+        let (index, section) = self.section(kind, column);
+        if !self.seen[index].load(Ordering::Acquire) {
+            check_sum(&self.mapped, section)?;
+            self.seen[index].store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Where each category's list starts, and where the last one ends: ascending from 0 to the
+    /// number of entries.
+    fn starts(&self, column: u32) -> Result<&[u64]> {
+        let (index, _) = self.section(Kind::Starts, column);
+        let starts = self.values::<u64>(Kind::Starts, column);
+        if !self.seen[index].load(Ordering::Acquire) {
+            // A checksum says that nothing was altered by accident, not that it makes sense.
+            let present = self.header.columns[column as usize].present;
+            let whole = (starts.first(), starts.last()) == (Some(&0), Some(&present));
+            if !whole || !starts.is_sorted() {
+                return Err(self.altered("starts of lists, ascending"));
+            }
+            self.check_once(Kind::Starts, column)?;
+        }
+        Ok(starts)
+    }
+
+    /// Some of a column's positions, whose blocks are checked the first time.
+    fn list(&self, kind: Kind, column: u32, range: Range<u64>) -> Result<&[u32]> {
+        self.check_once(Kind::Sums, column)?;
+        let all = self.values::<u32>(kind, column);
+        let sums = self.values::<u64>(Kind::Sums, column);
+        let wanted = all.get(range.start as usize..range.end as usize);
+        let wanted = wanted.ok_or_else(|| self.altered("lists within their section"))?;
+        if wanted.is_empty() {
+            return Ok(wanted);
+        }
+        let seen = &self.seen_blocks[column as usize];
+        for block in range.start / BLOCK..=(range.end - 1) / BLOCK {
+            let (word, bit) = (&seen[block as usize / 64], 1 << (block % 64));
+            if word.load(Ordering::Acquire) & bit != 0 {
+                continue;
+            }
+            let first = (block * BLOCK) as usize;
+            let held = &all[first..all.len().min(first + BLOCK as usize)];
+            if format::block_sum(bytemuck::cast_slice(held)) != sums[block as usize] {
+                return Err(self.altered("lists of positions as they were written"));
+            }
+            word.fetch_or(bit, Ordering::AcqRel);
+        }
+        Ok(wanted)
+    }
+
+    fn position(&self, row: u32) -> Result<u32> {
+        let position = self.values::<u32>(Kind::Positions, 0).get(row as usize);
+        let Some(position) = position else {
+            let expected = format!("rows below {}", self.rows());
+            return Err(Error::argument("rows", expected, row));
+        };
+        self.checked_position(*position)
+    }
+
+    fn checked_position(&self, position: u32) -> Result<u32> {
+        if u64::from(position) < self.rows() {
+            Ok(position)
+        } else {
+            Err(self.altered("positions of items"))
+        }
+    }
+
+    fn altered(&self, expected: &str) -> Error {
+        let reason = format!("expected {expected}, got others: the file was altered");
+        Error::format(self.mapped.origin(), reason)
+    }
+}
+
+/// Gives altered bytes checksums that fit, for tests of what lies behind them. Bytes whose header
+/// is damaged are left alone.
+#[doc(hidden)]
+pub fn reseal(file: &mut [u8]) {
+    if file.len() >= 64 {
+        format::sign(file);
+    }
+    let Ok((mut header, _)) = Header::parse(file, "altered") else { return };
+    for section in &mut header.sections {
+        let end = section.offset + section.bytes.next_multiple_of(format::PAGE);
+        let held = &file[section.offset as usize..end as usize];
+        section.sha256 = hexadecimal(&Sha256::digest(held));
+    }
+    let first = header.sections[0].offset;
+    let written = header.to_bytes(first, file.len() as u64);
+    file[..written.len()].copy_from_slice(&written);
+}
+
+fn part(mapped: &Mapped, offset: u64, bytes: u64) -> &[u8] {
+    &mapped.bytes()[offset as usize..(offset + bytes) as usize]
+}
+
+fn check_sum(mapped: &Mapped, section: &Section) -> Result<()> {
+    let padded = section.bytes.next_multiple_of(format::PAGE);
+    let hash = Sha256::new_with_prefix(part(mapped, section.offset, padded));
+    compare(mapped, section, hash)
+}
+
+fn compare(mapped: &Mapped, section: &Section, hash: Sha256) -> Result<()> {
+    let got = hexadecimal(&hash.finalize());
+    if got == section.sha256 {
+        return Ok(());
+    }
+    mapped.check_kept()?;
+    let Section { kind, column, sha256, .. } = section;
+    let reason = format!(
+        "section {kind:?} of column {column}: expected SHA-256 {sha256}, got {got}: the file was \
+         altered"
+    );
+    Err(Error::format(mapped.origin(), reason))
+}

@@ -1,0 +1,491 @@
+//! `_core.Catalog`.
+
+mod whole;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_array::ffi_stream::RecordBatchStreamReader;
+use numpy::{PyArray1, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyCapsule, PyDict, PyList, PyString};
+
+use super::arrays::{exact, one, two};
+use super::errors::{Told, detached, exception, to_py};
+use crate::catalog::build::{Options, Watch};
+use crate::catalog::format::{ColumnKind, IdKind};
+use crate::catalog::ids::{Id, Ids};
+use crate::catalog::source::{Columns, from_batches, from_parquet};
+use crate::catalog::{Catalog, Condition, Selection, Value};
+use crate::error::{Error, Result};
+use crate::search::NO_ROW;
+use whole::{Whole, build_whole, text_pieces};
+
+/// A catalogue of items.
+#[pyclass(name = "Catalog", module = "virtualtb_fast._core", frozen)]
+pub struct PyCatalog(Arc<Catalog>);
+
+/// Which columns of a table are what; see [`Columns`].
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct PyColumns {
+    attributes: Vec<String>,
+    ids: Option<String>,
+    numbers: Vec<(String, String)>,
+    categories: Vec<(String, String)>,
+}
+
+/// One category or id.
+#[derive(FromPyObject)]
+enum PyValue {
+    Text(String),
+    Integer(i64),
+}
+
+/// A filter: categories by column, or a range.
+#[derive(FromPyObject)]
+enum PyFilter {
+    Categories(String, Vec<PyValue>),
+    Range(String, Option<f64>, Option<f64>),
+}
+
+fn refuse(message: String) -> PyErr {
+    exception("InvalidArgumentError", (message,))
+}
+
+fn vector<'py, T: numpy::Element>(
+    value: &Bound<'py, PyAny>,
+    what: &str,
+) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
+    let length = value.len().unwrap_or(0);
+    exact(value, what, &[length], refuse)
+}
+
+/// The value of a category as a Python object.
+fn value<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Integer(number) => number.into_pyobject(py)?.into_any(),
+        Value::Text(text) => text.into_pyobject(py)?.into_any(),
+    })
+}
+
+impl PyCatalog {
+    fn conditions(&self, filters: &[PyFilter]) -> Result<Vec<Condition>> {
+        let condition = |filter: &PyFilter| match filter {
+            PyFilter::Range(name, low, high) => {
+                self.0.between(self.0.column(name, true)?, *low, *high)
+            }
+            PyFilter::Categories(name, wanted) => {
+                let value = |value| match value {
+                    &PyValue::Integer(number) => Value::Integer(number),
+                    PyValue::Text(text) => Value::Text(text),
+                };
+                let wanted: Vec<_> = wanted.iter().map(value).collect();
+                self.0.any_of(self.0.column(name, false)?, &wanted)
+            }
+        };
+        filters.iter().map(condition).collect()
+    }
+
+    fn check_rows(&self, rows: &[u32]) -> Result<()> {
+        match rows.iter().position(|row| u64::from(*row) >= self.0.rows()) {
+            Some(at) => {
+                let expected = format!("rows below {}", self.0.rows());
+                Err(Error::argument("rows", expected, format!("{} at place {at}", rows[at])))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What rows are called: integers as an array, texts as a list; none as -1 or "".
+    fn named<'py>(&self, py: Python<'py>, rows: &[u32]) -> PyResult<Bound<'py, PyAny>> {
+        self.0.check().map_err(to_py)?;
+        let ids = self.0.ids();
+        let damaged = || {
+            let path = self.0.path().map_or("catalogue".into(), |path| path.display().to_string());
+            to_py(Error::format(path, "expected an id for each row, got a damaged one"))
+        };
+        let number = |row: &u32| match ids.get(*row) {
+            _ if *row == NO_ROW => Ok(u64::MAX),
+            Some(Id::Integer(number)) => Ok(number),
+            _ => Err(damaged()),
+        };
+        let named = match (self.0.header().ids, ids) {
+            (_, Ids::Texts { .. }) => {
+                let text = |row: &u32| match ids.get(*row) {
+                    _ if *row == NO_ROW => Ok(""),
+                    Some(Id::Text(text)) => std::str::from_utf8(text).map_err(|_| damaged()),
+                    _ => Err(damaged()),
+                };
+                let texts = rows.iter().map(text).collect::<PyResult<Vec<_>>>()?;
+                PyList::new(py, texts)?.into_any()
+            }
+            (IdKind::LargeIntegers, _) => {
+                let numbers = rows.iter().map(number).collect::<PyResult<Vec<_>>>()?;
+                one(py, numbers).into_any()
+            }
+            _ => {
+                let numbers = rows.iter().map(|row| number(row).map(|id| id as i64));
+                one(py, numbers.collect::<PyResult<Vec<_>>>()?).into_any()
+            }
+        };
+        // The file may have been cut while its ids were read.
+        self.0.check().map_err(to_py)?;
+        Ok(named)
+    }
+}
+
+#[pymethods]
+impl PyCatalog {
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        detached(py, || Catalog::open(&path)).map(|catalog| Self(Arc::new(catalog)))
+    }
+
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+        detached(py, || Catalog::from_bytes(data)).map(|catalog| Self(Arc::new(catalog)))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (attributes, *, ids, numbers, categories, path, overwrite, num_threads, progress))]
+    #[allow(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    fn build_arrays(
+        py: Python<'_>,
+        attributes: &Bound<'_, PyAny>,
+        ids: Option<&Bound<'_, PyAny>>,
+        numbers: Vec<(String, Bound<'_, PyAny>)>,
+        categories: Vec<(String, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>)>,
+        path: Option<PathBuf>,
+        overwrite: bool,
+        num_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let shape = match attributes.cast::<numpy::PyUntypedArray>() {
+            Ok(array) if array.ndim() == 2 => array.shape().to_vec(),
+            _ => vec![0, 0],
+        };
+        let attributes = exact::<f32>(attributes, "attributes", &shape, refuse)?;
+        let ids = match ids {
+            None => None,
+            Some(ids) if ids.is_instance_of::<PyList>() => {
+                Some(Whole::Texts(text_pieces("ids", ids, shape[0])?))
+            }
+            Some(ids) => Some(Whole::Ids(exact(ids, "ids", &shape[..1], refuse)?)),
+        };
+        let mut columns = Vec::new();
+        for (name, all) in &numbers {
+            columns.push((name.clone(), Whole::Numbers(exact(all, name, &shape[..1], refuse)?)));
+        }
+        let split = columns.len();
+        for (name, all, missing) in &categories {
+            let all = match all.is_instance_of::<PyList>() {
+                true => Whole::Texts(text_pieces(name, all, shape[0])?),
+                false => {
+                    let missing = missing.as_ref();
+                    let missing =
+                        missing.map(|m| exact(m, name, &shape[..1], refuse)).transpose()?;
+                    Whole::Integers(exact(all, name, &shape[..1], refuse)?, missing)
+                }
+            };
+            columns.push((name.clone(), all));
+        }
+        let values = attributes.as_slice()?;
+        let ids = ids.as_ref().map(Whole::borrow).transpose()?;
+        let mut columns: Vec<_> = columns
+            .iter()
+            .map(|(name, all)| Ok((name.clone(), all.borrow()?)))
+            .collect::<PyResult<_>>()?;
+        let categories = columns.split_off(split);
+        let options = Options { path, overwrite, threads: num_threads };
+        let told = Told::new(progress);
+        let outcome = detached(py, || {
+            told.watch(|interrupt, progress| {
+                let watch = Watch { interrupt, progress };
+                let ids = ids.as_ref();
+                build_whole(&options, shape[1], values, ids, &columns, &categories, &watch)
+            })
+        });
+        told.finish(outcome).map(|catalog| Self(Arc::new(catalog)))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (source, columns, *, path, overwrite, num_threads, progress))]
+    fn build_table(
+        py: Python<'_>,
+        source: &Bound<'_, PyAny>,
+        columns: PyColumns,
+        path: Option<PathBuf>,
+        overwrite: bool,
+        num_threads: Option<usize>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let PyColumns { attributes, ids, numbers, categories } = columns;
+        let columns = Columns { attributes, ids, numbers, categories };
+        let options = Options { path, overwrite, threads: num_threads };
+        let told = Told::new(progress);
+        let outcome = if source.is_instance_of::<PyString>() {
+            let file: PathBuf = source.extract()?;
+            detached(py, || {
+                told.watch(|interrupt, progress| {
+                    from_parquet(&file, &columns, &options, &Watch { interrupt, progress })
+                })
+            })
+        } else {
+            let capsule = source.call_method0("__arrow_c_stream__")?.cast_into::<PyCapsule>()?;
+            let stream = capsule.pointer_checked(Some(c"arrow_array_stream"))?.cast();
+            // SAFETY: the name of the capsule says that it holds an Arrow stream; the reader takes
+            // it out and leaves an empty one, which is what the interface asks for.
+            let reader = unsafe { RecordBatchStreamReader::from_raw(stream.as_ptr()) };
+            let reader = reader.map_err(|error| {
+                to_py(Error::argument("attributes", "an Arrow stream", error.to_string()))
+            })?;
+            detached(py, || {
+                told.watch(|interrupt, progress| {
+                    let watch = Watch { interrupt, progress };
+                    from_batches(reader, "Arrow stream", &columns, 0, &options, &watch)
+                })
+            })
+        };
+        told.finish(outcome).map(|catalog| Self(Arc::new(catalog)))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.rows() as usize
+    }
+
+    #[getter]
+    fn dimensions(&self) -> usize {
+        self.0.dimensions()
+    }
+
+    #[getter]
+    fn digest(&self) -> &str {
+        self.0.digest()
+    }
+
+    #[getter]
+    fn path(&self) -> Option<PathBuf> {
+        self.0.path().map(Into::into)
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, self.0.bytes().map_err(to_py)?))
+    }
+
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (info, header) = (PyDict::new(py), self.0.header());
+        let ids = match header.ids {
+            IdKind::Rows => "rows",
+            IdKind::Integers | IdKind::LargeIntegers => "integers",
+            IdKind::Texts => "texts",
+        };
+        let last = header.sections.last();
+        let bytes = last.map_or(0, |last| last.offset + last.bytes.next_multiple_of(4096));
+        info.set_item("items", header.rows)?;
+        info.set_item("dimensions", header.dimensions)?;
+        info.set_item("ids", ids)?;
+        info.set_item("bytes", bytes)?;
+        info.set_item("clusters", self.0.plan().clusters())?;
+        info.set_item("made_by", &header.made_by)?;
+        info.set_item("digest", self.0.digest())?;
+        let columns = PyList::empty(py);
+        for column in &header.columns {
+            let entry = PyDict::new(py);
+            let (kind, values) = match column.kind {
+                ColumnKind::Number => ("number", None),
+                ColumnKind::Integers { values } => ("integers", Some(values)),
+                ColumnKind::Texts { values } => ("texts", Some(values)),
+            };
+            entry.set_item("name", &column.name)?;
+            entry.set_item("kind", kind)?;
+            entry.set_item("categories", values)?;
+            entry.set_item("items", column.present)?;
+            columns.append(entry)?;
+        }
+        info.set_item("columns", columns)?;
+        let sections = PyDict::new(py);
+        for section in &header.sections {
+            let name = format!("{:?}", section.kind).to_lowercase();
+            let before: u64 =
+                sections.get_item(&name)?.map_or(Ok(0), |bytes| bytes.extract::<u64>())?;
+            sections.set_item(name, before + section.bytes)?;
+        }
+        info.set_item("sections", sections)?;
+        Ok(info)
+    }
+
+    #[pyo3(signature = (progress))]
+    fn verify(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<()> {
+        let told = Told::new(progress);
+        let outcome = detached(py, || {
+            told.watch(|interrupt, progress| self.0.verify(&Watch { interrupt, progress }))
+        });
+        told.finish(outcome)
+    }
+
+    /// Items that meet the filters.
+    fn count(
+        &self,
+        py: Python<'_>,
+        filters: Vec<PyFilter>,
+        rows: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<u64> {
+        let rows = rows.map(|rows| vector::<u32>(rows, "rows")).transpose()?;
+        let rows = rows.as_ref().map(|rows| rows.as_slice()).transpose()?;
+        detached(py, || Ok(self.selection(&filters, rows)?.count(self.0.rows())))
+    }
+
+    /// Rows of ids, given as an array of integers or a list of texts.
+    fn find<'py>(
+        &self,
+        py: Python<'py>,
+        what: &str,
+        ids: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        let rows = if ids.is_instance_of::<PyList>() {
+            let ids: Vec<String> = ids.extract()?;
+            detached(py, || self.0.find(what, ids.iter().map(|id| Id::Text(id.as_bytes()))))?
+        } else {
+            let ids = vector::<u64>(ids, what)?;
+            let ids = ids.as_slice()?;
+            detached(py, || self.0.find(what, ids.iter().map(|id| Id::Integer(*id))))?
+        };
+        Ok(one(py, rows))
+    }
+
+    /// What rows are called.
+    fn ids<'py>(&self, py: Python<'py>, rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let rows = vector::<u32>(rows, "rows")?;
+        self.check_rows(rows.as_slice()?).map_err(to_py)?;
+        self.named(py, rows.as_slice()?)
+    }
+
+    fn attributes<'py>(
+        &self,
+        py: Python<'py>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let rows = vector::<u32>(rows, "rows")?;
+        let rows = rows.as_slice()?;
+        self.check_rows(rows).map_err(to_py)?;
+        let values = detached(py, || {
+            let mut values = Vec::with_capacity(rows.len() * self.0.dimensions());
+            self.0.attributes(rows, &mut values)?;
+            Ok(values)
+        })?;
+        Ok(two(py, values, self.0.dimensions())?.into_any())
+    }
+
+    /// A column's values for rows: an array of numbers, or a list of categories.
+    fn column<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let rows = vector::<u32>(rows, "rows")?;
+        let rows = rows.as_slice()?;
+        self.check_rows(rows).map_err(to_py)?;
+        if let Ok(column) = self.0.column(name, true) {
+            let numbers = detached(py, || self.0.numbers(column, rows))?;
+            return Ok(one(py, numbers).into_any());
+        }
+        let column = self.0.column(name, false).map_err(to_py)?;
+        let codes = detached(py, || self.0.categories(column, rows))?;
+        let all = PyList::empty(py);
+        for code in codes {
+            match code {
+                u32::MAX => all.append(py.None())?,
+                code => {
+                    let category = self.0.category(column, code).map_err(to_py)?;
+                    all.append(value(py, category)?)?;
+                }
+            }
+        }
+        Ok(all.into_any())
+    }
+
+    /// The best items for each query: ids, rows u32 (q, k) and scores f32 (q, k).
+    #[pyo3(signature = (weights, k, *, filters, rows, ends, num_threads))]
+    #[allow(clippy::too_many_arguments, reason = "keywords of one Python call")]
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        weights: &Bound<'py, PyAny>,
+        k: usize,
+        filters: Vec<PyFilter>,
+        rows: Option<&Bound<'py, PyAny>>,
+        ends: Option<Vec<usize>>,
+        num_threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let count = weights.len()?;
+        let weights = exact::<f32>(weights, "weights", &[count, self.0.dimensions()], refuse)?;
+        let weights = weights.as_slice()?;
+        let rows = rows.map(|rows| vector::<u32>(rows, "rows")).transpose()?;
+        let rows = rows.as_ref().map(|rows| rows.as_slice()).transpose()?;
+        let told = Told::new(None);
+        let outcome = detached(py, || {
+            told.watch(|interrupt, _| {
+                let size = count.checked_mul(k).filter(|size| *size <= isize::MAX as usize / 4);
+                let size = size.ok_or_else(|| Error::argument("k", "a smaller number", k))?;
+                let (mut found, mut scores) = (Vec::new(), Vec::new());
+                let room = found.try_reserve_exact(size).and(scores.try_reserve_exact(size));
+                room.map_err(|_| Error::argument("k", "results that fit into memory", k))?;
+                found.resize(size, NO_ROW);
+                scores.resize(size, 0.0);
+                let (into, scored) = (&mut found[..], &mut scores[..]);
+                match (&ends, rows) {
+                    (Some(ends), Some(rows)) => {
+                        let lists = self.selections(&filters, rows, ends)?;
+                        self.0.search_each(
+                            weights,
+                            k,
+                            &lists,
+                            num_threads,
+                            interrupt,
+                            into,
+                            scored,
+                        )?;
+                    }
+                    _ => {
+                        let of = self.selection(&filters, rows)?;
+                        self.0.search(weights, k, &of, num_threads, interrupt, into, scored)?;
+                    }
+                }
+                Ok((found, scores))
+            })
+        });
+        let (found, scores) = told.finish(outcome)?;
+        let ids = self.named(py, &found)?;
+        Ok((ids, two(py, found, k)?.into_any(), two(py, scores, k)?.into_any()))
+    }
+}
+
+impl PyCatalog {
+    fn selection(&self, filters: &[PyFilter], rows: Option<&[u32]>) -> Result<Arc<Selection>> {
+        let mut conditions = self.conditions(filters)?;
+        if let Some(rows) = rows {
+            self.check_rows(rows)?;
+            conditions.push(Condition::Rows(rows.to_vec()));
+        }
+        self.0.select(&conditions)
+    }
+
+    /// A selection for each query, whose rows end where `ends` says.
+    fn selections(
+        &self,
+        filters: &[PyFilter],
+        rows: &[u32],
+        ends: &[usize],
+    ) -> Result<Vec<Arc<Selection>>> {
+        self.check_rows(rows)?;
+        self.0.select_each(&self.conditions(filters)?, rows, ends)
+    }
+}
+
+/// Adds what is defined here to the module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("MOST_K", crate::search::MOST_K)?;
+    module.add_class::<PyCatalog>()
+}
