@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from virtualtb_fast.store import ConstantCustomer, GroundTruthStore
 
 __all__ = [
+    "Catalog",
     "ConstantCustomer",
     "CustomerModelError",
     "DegenerateWorldError",
-    "Catalog",
     "FileFormatError",
     "GroundTruthStore",
     "InvalidActionError",

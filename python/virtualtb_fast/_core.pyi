@@ -218,6 +218,7 @@ class StoreBatch:
         """The customers' archetypes (N,)."""
     def get_state(self) -> bytes: ...
     def set_state(self, state: bytes) -> None: ...
+
 MOST_K: int
 """Most items that a search finds for a customer."""
 
