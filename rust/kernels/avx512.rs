@@ -177,7 +177,7 @@ pub fn select(scores: &[f32], out: &mut [u32]) {
     if bound == f32::NEG_INFINITY {
         return scalar::select(scores, out);
     }
-    let mut passed = [f32::NEG_INFINITY; 2 * PANEL];
+    let mut passed = [f32::NEG_INFINITY.to_bits(); 2 * PANEL];
     let mut positions = [0; 2 * PANEL];
     let count = loop {
         let count = pass(blocks, &last, bound, &mut passed, &mut positions);
@@ -185,17 +185,16 @@ pub fn select(scores: &[f32], out: &mut [u32]) {
             break count;
         }
         // More than a register of them: the k-th of the first 16 is a higher bound, but for ties.
-        let higher = kth_largest(load(&passed.as_chunks().0[0]), k as i32);
+        let higher = kth_largest(first(&passed), k as i32);
         if higher <= bound {
             return scalar::select(scores, out);
         }
         bound = higher;
     };
-    let before = ranks(load(&passed.as_chunks().0[0]));
+    let before = ranks(first(&passed));
     let mut ordered = [u32::MAX; PANEL];
     let mut ranks = [0_u32; PANEL];
-    // SAFETY: 16 values are written to an array of 16.
-    unsafe { _mm512_storeu_si512(ranks.as_mut_ptr().cast(), before) };
+    spill(before, &mut ranks);
     for lane in 0..count {
         ordered[ranks[lane] as usize % PANEL] = positions[lane];
     }
@@ -209,7 +208,21 @@ fn load(block: &[f32; PANEL]) -> __m512 {
     unsafe { _mm512_loadu_ps(block.as_ptr()) }
 }
 
-/// Packs the scores that reach the bound, and their positions, until there are more than 16;
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+fn spill(values: __m512i, to: &mut [u32; PANEL]) {
+    // SAFETY: 16 values are written to an array of 16.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), values) }
+}
+
+/// The first 16 scores that passed.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+fn first(passed: &[u32; 2 * PANEL]) -> __m512 {
+    load(&std::array::from_fn(|lane| f32::from_bits(passed[lane])))
+}
+
+/// Packs the scores (as bits) that reach the bound, and their positions, until there are more than 16;
 /// returns their number. What stands behind them is minus infinity.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
@@ -217,7 +230,7 @@ fn pass(
     blocks: &[[f32; PANEL]],
     last: &[f32; PANEL],
     bound: f32,
-    passed: &mut [f32; 2 * PANEL],
+    passed: &mut [u32; 2 * PANEL],
     positions: &mut [u32; 2 * PANEL],
 ) -> usize {
     let bound = _mm512_set1_ps(bound);
@@ -229,10 +242,12 @@ fn pass(
         let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(values, bound);
         let kept = _mm512_mask_compress_ps(none, mask, values);
         let places = _mm512_maskz_compress_epi32(mask, position);
-        // SAFETY: `count` is at most 16 here, so that 16 more values fit into arrays of 32.
-        unsafe {
-            _mm512_storeu_ps(passed.as_mut_ptr().add(count), kept);
-            _mm512_storeu_si512(positions.as_mut_ptr().add(count).cast(), places);
+        // `count` is at most 16 here, so that 16 more values fit.
+        if let Some(to) = passed[count..].first_chunk_mut() {
+            spill(_mm512_castps_si512(kept), to);
+        }
+        if let Some(to) = positions[count..].first_chunk_mut() {
+            spill(places, to);
         }
         count += mask.count_ones() as usize;
         if count > PANEL {
