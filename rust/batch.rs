@@ -13,6 +13,7 @@
 //! Environments are held in chunks, the unit of parallel work. How they are cut, and the number
 //! of threads, change no result.
 
+pub(crate) mod checks;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,18 +21,17 @@ mod tests;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::{Kernels, TILE};
 use crate::parallel;
-use crate::session::{Arrival, Sessions, Workspace, refused_value};
-use crate::simulator::{LARGEST_ACTION, Simulator};
+use crate::session::{Arrival, Sessions, Workspace};
+use crate::simulator::Simulator;
 
-/// More environments than this are taken for a mistake.
-pub const MOST_ENVS: usize = 1 << 24;
+pub use checks::MOST_ENVS;
+use checks::{check_batch, check_reset, check_step, layout, outside};
+
 /// Environments of a chunk at most: their states pass through the second-level cache.
 const MOST_LANES: usize = 8 * TILE;
-/// Chunks for each thread, so that the last ones to finish leave little idle time.
-const CHUNKS_A_THREAD: usize = 8;
 
 /// When a new session starts after one has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,12 @@ pub enum Autoreset {
     SameStep,
     /// When the caller resets.
     Disabled,
+}
+
+impl Autoreset {
+    /// What callers call them.
+    pub const WORDS: [(&str, Self); 3] =
+        [("NextStep", Self::NextStep), ("SameStep", Self::SameStep), ("Disabled", Self::Disabled)];
 }
 
 /// What a page is worth.
@@ -91,7 +97,7 @@ pub struct Rules {
 /// Where an environment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Phase {
+pub(crate) enum Phase {
     /// Never reset.
     New = 0,
     /// In a session.
@@ -179,23 +185,8 @@ impl SessionBatch {
         threads: Option<usize>,
         rules: Rules,
     ) -> Result<Self> {
-        if !(1..=MOST_ENVS).contains(&num_envs) {
-            return Err(Error::argument("num_envs", format!("1 to {MOST_ENVS}"), num_envs));
-        }
-        if let Some(Anc { rho, mu }) = rules.anc {
-            let fits = |value: f64| value.is_finite() && value >= 0.0;
-            if !(fits(rho) && fits(mu)) {
-                let expected = "finite (rho, mu), neither negative";
-                return Err(Error::argument("anc", expected, format!("({rho}, {mu})")));
-            }
-        }
-        // A tile is the least that is worth another thread.
-        let threads = parallel::resolve(threads)?.min(num_envs.div_ceil(TILE));
-        let chunks = match threads {
-            1 => num_envs.div_ceil(MOST_LANES),
-            _ => (threads * CHUNKS_A_THREAD).max(num_envs.div_ceil(MOST_LANES)),
-        };
-        let chunk_lanes = num_envs.div_ceil(chunks).max(TILE.min(num_envs));
+        check_batch(num_envs, rules.anc)?;
+        let (threads, chunk_lanes) = layout(num_envs, threads, MOST_LANES)?;
         let kernels = Kernels::best()?;
         let chunk = |first: usize| {
             let lanes = chunk_lanes.min(num_envs - first);
@@ -237,25 +228,8 @@ impl SessionBatch {
     /// Starts sessions in the environments of `mask` (all, without one): session 0 of new streams
     /// if there are `seeds`, else the next session of each environment's stream.
     pub fn reset(&mut self, seeds: Option<&[u64]>, mask: Option<&[bool]>) -> Result<()> {
-        for (what, length) in
-            [("seeds", seeds.map(<[_]>::len)), ("reset_mask", mask.map(<[_]>::len))]
-        {
-            if let Some(length) = length.filter(|length| *length != self.num_envs) {
-                let expected = format!("{} values, one an environment", self.num_envs);
-                return Err(Error::argument(what, expected, length));
-            }
-        }
+        check_reset(self.num_envs, self.phases(), seeds, mask)?;
         let masked = |env: usize| mask.is_none_or(|mask| mask[env]);
-        let mut lanes = self.chunks.iter().flat_map(|chunk| {
-            chunk.phases.iter().enumerate().map(|(lane, phase)| (chunk.first + lane, *phase))
-        });
-        if let Some((env, _)) =
-            lanes.find(|(env, phase)| *phase == Phase::New && seeds.is_none() && masked(*env))
-        {
-            return Err(Error::State(format!(
-                "environment {env}: expected a seed at the first reset, got none"
-            )));
-        }
         let (simulator, kernels) = (&*self.simulator, self.kernels);
         parallel::for_each(self.threads, self.chunks.iter_mut().collect(), |chunk| {
             LOCAL.with_borrow_mut(|local| {
@@ -281,7 +255,8 @@ impl SessionBatch {
 
     /// Shows every environment one page; `actions` has `schema.action` values an environment.
     pub fn step(&mut self, actions: &[f32]) -> Result<Step> {
-        self.check(actions)?;
+        let size = self.simulator.schema.action;
+        check_step(self.num_envs, self.phases(), self.rules.autoreset, actions, size)?;
         let (envs, width) = (self.num_envs, self.observation_width());
         let mut step = Step {
             observations: vec![0.0; envs * width],
@@ -333,41 +308,9 @@ impl SessionBatch {
         Ok(step)
     }
 
-    /// Whether every environment may take its action.
-    fn check(&self, actions: &[f32]) -> Result<()> {
-        let size = self.simulator.schema.action;
-        if actions.len() != self.num_envs * size {
-            let expected = format!("{} values", self.num_envs * size);
-            return Err(Error::argument("actions", expected, actions.len()));
-        }
-        for chunk in &self.chunks {
-            let stuck = |phase: &Phase| match phase {
-                Phase::New => true,
-                Phase::Playing => false,
-                Phase::Over => self.rules.autoreset == Autoreset::Disabled,
-            };
-            if let Some(lane) = chunk.phases.iter().position(stuck) {
-                let got = if chunk.phases[lane] == Phase::New {
-                    "no reset yet"
-                } else {
-                    "a session that is over"
-                };
-                return Err(Error::State(format!(
-                    "step of environment {}: expected a session in play, got {got}; call reset first",
-                    chunk.first + lane
-                )));
-            }
-        }
-        if refused_value(actions).is_none() {
-            return Ok(());
-        }
-        for (lane, action) in actions.chunks(size).enumerate() {
-            if let Some(value) = refused_value(action) {
-                let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
-                return Err(Error::Action { lane, expected, got: value.to_string() });
-            }
-        }
-        Ok(())
+    /// Where each environment stands.
+    fn phases(&self) -> impl Iterator<Item = Phase> {
+        self.chunks.iter().flat_map(|chunk| chunk.phases.iter().copied())
     }
 
     /// Observations of all environments, `observation_width` each.
@@ -419,17 +362,13 @@ impl Share<'_> {
             }
         }
         sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
-        let [low, high] = simulator.schema.action_range;
-        // No early exit: a loop without one becomes vector code.
-        let outside = |values: &[f32]| {
-            values.iter().fold(false, |any, value| any | (*value < low) | (*value > high))
-        };
+        let range @ [low, high] = simulator.schema.action_range;
         let mut executed_actions = actions;
-        if rules.clip && outside(actions) {
+        if rules.clip && outside(actions, range) {
             executed.clear();
             executed.extend(actions.iter().map(|value| value.clamp(low, high)));
             for lane in playing.iter().copied() {
-                self.clipped[lane] = outside(&actions[lane * size..][..size]);
+                self.clipped[lane] = outside(&actions[lane * size..][..size], range);
             }
             executed_actions = executed;
         }

@@ -26,6 +26,18 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// A world whose customers make no fair test: too easy, too hard, or without structure.
+    #[error("world of seed {seed}: {what}: expected {expected}, got {got}")]
+    World {
+        /// The world's seed.
+        seed: u64,
+        /// The figure that is off.
+        what: &'static str,
+        /// Its bounds.
+        expected: String,
+        /// Its value.
+        got: String,
+    },
     /// A call at the wrong time, such as a step before the first reset.
     #[error("{0}")]
     State(String),
@@ -48,6 +60,9 @@ pub enum Error {
     /// The caller asked for a stop (Ctrl-C).
     #[error("interrupted")]
     Interrupted,
+    /// A customer model that was called back failed.
+    #[error("the customer model failed: {0}")]
+    Model(String),
     /// A policy that was called back failed; its own error is kept by the caller.
     #[error("the policy failed: {0}")]
     Policy(String),

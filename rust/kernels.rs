@@ -45,6 +45,7 @@ mod scalar;
 pub mod scan;
 #[cfg(test)]
 mod scan_tests;
+mod select;
 #[cfg(test)]
 mod tests;
 
@@ -354,6 +355,12 @@ impl Kernels {
     /// Replaces uniforms in [0, 1) by standard normal draws (see [`math::normal`]).
     pub fn normals(self, values: &mut [f32]) {
         dispatch!(self, normals(values));
+    }
+
+    /// Positions of the `out.len()` largest scores, largest first, ties to the lower position, and
+    /// `u32::MAX` where the scores above minus infinity run out. No score may be NaN.
+    pub fn select(self, scores: &[f32], out: &mut [u32]) {
+        dispatch!(self, select(scores, out));
     }
 
     /// Replaces values by their hyperbolic tangents (see [`math::tanh`]).

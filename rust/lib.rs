@@ -3,6 +3,7 @@
 //! ```text
 //! kernels -> nn -> simulator -> session -> batch            (environments)
 //!                                       -> rollout -> logs  (whole sessions to columns, Parquet)
+//! kernels -> search -> store                                (a shop with known customers)
 //! kernels -> catalog -> search                               (items, exact top-k)
 //! ```
 //!
@@ -24,6 +25,7 @@ pub mod rollout;
 pub mod search;
 pub mod session;
 pub mod simulator;
+pub mod store;
 pub mod tensor_file;
 #[cfg(test)]
 mod testing;

@@ -4,15 +4,24 @@
 //! |---|---|---|---|
 //! | `session` | i64 | int64 | number within the seed's stream |
 //! | `page` | i16 | int16 | page within the session, from 0 |
-//! | `day` | i16 | int16 | 0: a simulator has no calendar |
+//! | `day` | i16 | int16 | of the store; 0: a simulator has no calendar |
 //! | `customer` | u8, fields wide | fixed-size list of uint8 | category codes |
 //! | `action` | f32, A wide | fixed-size list of float32 | what was shown, clipped into the range |
 //! | `action_logp` | f32 | float32 | log-density of the draw before clipping |
-//! | `clicks` | u8 | uint8 | the first head |
-//! | `second` | u8 | uint8 | the second head |
+//! | `clicks` | u8 | uint8 | the first head; in a store 1 for a purchase |
+//! | `second` | u8 | uint8 | the second head; in a store units bought |
 //! | `outcome` | u8 code | dictionary of strings | `turn`, `buy`, `leave`, `max_pages` |
 //! | `units` | u16 | uint16 | units bought: the second head, as far as known |
-//! | `value` | - | float32, all null | there are no prices |
+//! | `value` | f32, in a store | float32, null without prices | price of what was bought |
+//!
+//! and for a store, whose customers see items and live in a calendar:
+//!
+//! | column | NumPy | Arrow and Parquet | |
+//! |---|---|---|---|
+//! | `hour` | f32 | float32 | of the day; not a number (null) if the store has none |
+//! | `items` | u32, 10 wide | fixed-size list of uint32 | rows of the catalogue, best first |
+//!
+//! Prices are whole cents and less than 2^24 of them, so that a `value` rounded to cents is exact.
 //!
 //! [`Columns`] is a log that grows; [`Log`] is one that is complete, shared without copies with
 //! NumPy and Arrow.
@@ -25,12 +34,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::types::UInt8Type;
+use arrow_array::types::{Float32Type, Int16Type, Int64Type, UInt8Type, UInt16Type, UInt32Type};
 use arrow_array::{
-    ArrayRef, DictionaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch, StringArray,
-    new_null_array,
+    ArrayRef, DictionaryArray, FixedSizeListArray, Float32Array, PrimitiveArray, RecordBatch,
+    StringArray, new_null_array,
 };
-use arrow_buffer::{ArrowNativeType, ScalarBuffer};
+use arrow_buffer::{ArrowNativeType, NullBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, SchemaRef};
 
 use crate::error::{Error, Result};
@@ -46,8 +55,12 @@ pub const BLOCK: u64 = 8192;
 pub const OUTCOMES: [&str; 4] = ["turn", "buy", "leave", "max_pages"];
 /// Code of a page that the customer turned.
 pub const TURN: u8 = 0;
+/// Code of a page on which the customer bought.
+pub const BUY: u8 = 1;
 /// Code of a page after which the customer left.
 pub const LEAVE: u8 = 2;
+/// Code of a page that the customer turned, with no page left to show.
+pub const MAX_PAGES: u8 = 3;
 
 /// Text by key: seed, policy, simulator and so on.
 pub type Metadata = BTreeMap<String, String>;
@@ -64,22 +77,29 @@ pub struct Shape {
     pub fields: usize,
     /// Dimensions of an action.
     pub action: usize,
+    /// Items on a page; 0 for a simulator, whose logs have none of a store's columns.
+    pub items: usize,
 }
 
 impl From<&Schema> for Shape {
     fn from(schema: &Schema) -> Self {
-        Self { fields: schema.customer.len(), action: schema.action }
+        Self { fields: schema.customer.len(), action: schema.action, items: 0 }
     }
 }
 
 impl Shape {
+    /// Whether the columns of a store are there.
+    pub fn of_store(self) -> bool {
+        self.items > 0
+    }
+
     /// The Arrow schema, without metadata.
     pub fn arrow_schema(self) -> arrow_schema::Schema {
         let list = |size: usize, item: DataType| {
             DataType::FixedSizeList(Arc::new(Field::new("item", item, false)), size as i32)
         };
         let outcome = DataType::Dictionary(Box::new(DataType::UInt8), Box::new(DataType::Utf8));
-        arrow_schema::Schema::new(vec![
+        let mut columns = vec![
             Field::new("session", DataType::Int64, false),
             Field::new("page", DataType::Int16, false),
             Field::new("day", DataType::Int16, false),
@@ -91,7 +111,12 @@ impl Shape {
             Field::new("outcome", outcome, false),
             Field::new("units", DataType::UInt16, false),
             Field::new("value", DataType::Float32, true),
-        ])
+        ];
+        if self.of_store() {
+            columns.push(Field::new("hour", DataType::Float32, true));
+            columns.push(Field::new("items", list(self.items, DataType::UInt32), false));
+        }
+        arrow_schema::Schema::new(columns)
     }
 }
 
@@ -109,12 +134,29 @@ pub struct Columns {
     pub second: Vec<u8>,
     pub outcome: Vec<u8>,
     pub units: Vec<u16>,
+    pub value: Vec<f32>,
+    pub hour: Vec<f32>,
+    pub items: Vec<u32>,
 }
 
 /// Calls a macro on every column.
 macro_rules! each_column {
     ($visit:ident) => {
-        $visit!(session, page, day, customer, action, action_logp, clicks, second, outcome, units)
+        $visit!(
+            session,
+            page,
+            day,
+            customer,
+            action,
+            action_logp,
+            clicks,
+            second,
+            outcome,
+            units,
+            value,
+            hour,
+            items
+        )
     };
 }
 use each_column;
@@ -158,6 +200,10 @@ impl Columns {
         self.second.resize(rows, 0);
         self.outcome.resize(rows, 0);
         self.units.resize(rows, 0);
+        let priced = if shape.of_store() { rows } else { 0 };
+        self.value.resize(priced, 0.0);
+        self.hour.resize(priced, 0.0);
+        self.items.resize(rows * shape.items, 0);
     }
 
     /// Gives back memory that no row uses.
@@ -193,6 +239,9 @@ pub struct Log {
     pub second: ScalarBuffer<u8>,
     pub outcome: ScalarBuffer<u8>,
     pub units: ScalarBuffer<u16>,
+    pub value: ScalarBuffer<f32>,
+    pub hour: ScalarBuffer<f32>,
+    pub items: ScalarBuffer<u32>,
 }
 
 impl Log {
@@ -236,19 +285,28 @@ impl Log {
         };
         let names = Arc::new(StringArray::from(OUTCOMES.to_vec()));
         let codes = PrimitiveArray::<UInt8Type>::new(self.outcome.clone(), None);
-        Ok(vec![
-            primitive::<arrow_array::types::Int64Type>(&self.session),
-            primitive::<arrow_array::types::Int16Type>(&self.page),
-            primitive::<arrow_array::types::Int16Type>(&self.day),
+        let mut arrays: Vec<ArrayRef> = vec![
+            primitive::<Int64Type>(&self.session),
+            primitive::<Int16Type>(&self.page),
+            primitive::<Int16Type>(&self.day),
             Arc::new(lists("customer", primitive::<UInt8Type>(&self.customer))?),
-            Arc::new(lists("action", primitive::<arrow_array::types::Float32Type>(&self.action))?),
-            primitive::<arrow_array::types::Float32Type>(&self.action_logp),
+            Arc::new(lists("action", primitive::<Float32Type>(&self.action))?),
+            primitive::<Float32Type>(&self.action_logp),
             primitive::<UInt8Type>(&self.clicks),
             primitive::<UInt8Type>(&self.second),
             Arc::new(DictionaryArray::try_new(codes, names)?),
-            primitive::<arrow_array::types::UInt16Type>(&self.units),
-            new_null_array(&DataType::Float32, self.len()),
-        ])
+            primitive::<UInt16Type>(&self.units),
+        ];
+        if self.shape.of_store() {
+            arrays.push(primitive::<Float32Type>(&self.value));
+            let known = self.hour.iter().map(|hour| !hour.is_nan());
+            let known = NullBuffer::from_iter(known);
+            arrays.push(Arc::new(Float32Array::new(self.hour.clone(), Some(known))));
+            arrays.push(Arc::new(lists("items", primitive::<UInt32Type>(&self.items))?));
+        } else {
+            arrays.push(new_null_array(&DataType::Float32, self.len()));
+        }
+        Ok(arrays)
     }
 
     /// Rows `first..first + rows`; nothing is copied.
@@ -261,7 +319,8 @@ impl Log {
         ) -> ScalarBuffer<T> {
             column.slice(first * width, rows * width)
         }
-        let Shape { fields, action } = self.shape;
+        let Shape { fields, action, items } = self.shape;
+        let priced = usize::from(self.shape.of_store());
         Self {
             shape: self.shape,
             metadata: self.metadata.clone(),
@@ -275,6 +334,9 @@ impl Log {
             second: cut(&self.second, first, rows, 1),
             outcome: cut(&self.outcome, first, rows, 1),
             units: cut(&self.units, first, rows, 1),
+            value: cut(&self.value, first, rows, priced),
+            hour: cut(&self.hour, first, rows, priced),
+            items: cut(&self.items, first, rows, items),
         }
     }
 

@@ -6,6 +6,8 @@
 //! | `zero` | zeros | 0 |
 //! | `constant` | one vector | 0 |
 //! | `gaussian:SIGMA` | normal, mean 0, standard deviation SIGMA | of the draw |
+//! | `logger` | what a store's logs were made with: normal, mean 0 | of the draw |
+//! | `logger:query` | the same with a mean that depends on the customer's query | of the draw |
 //! | network | a multilayer perceptron of the observation, from a file | 0, or of the draw |
 //!
 //! A log-density is that of the draw, before the action is clipped into the simulator's range; a
@@ -13,7 +15,7 @@
 //! session, page), so neither batches nor threads change them.
 //!
 //! A [`Policy`] is a value that can be named and saved; [`Policy::bind`] packs it for one
-//! simulator as an [`Actor`].
+//! simulator or store ([`Place`]) as an [`Actor`], which sees sessions through [`Seen`].
 
 mod network;
 
@@ -32,6 +34,78 @@ pub use network::{NetworkConfig, NonLinearity};
 /// Standard deviations beyond this are taken for a mistake.
 const LARGEST_SIGMA: f32 = 1e3;
 
+/// Sessions as a policy sees them.
+pub trait Seen {
+    /// The customer's field codes.
+    fn customer(&self, lane: usize) -> &[u8];
+    /// The columns of the observation after the customer.
+    fn tail(&self, lane: usize, out: &mut [f32]);
+    /// Where the draws for the page that is chosen now start.
+    fn origin(&self, lane: usize) -> Origin;
+}
+
+impl Seen for Sessions {
+    fn customer(&self, lane: usize) -> &[u8] {
+        Sessions::customer(self, lane)
+    }
+
+    fn tail(&self, lane: usize, out: &mut [f32]) {
+        let lane = &self.lanes[lane];
+        let columns = [f32::from(lane.clicks), f32::from(lane.second), lane.page as f32];
+        out.copy_from_slice(&columns);
+    }
+
+    fn origin(&self, lane: usize) -> Origin {
+        let Lane { seed, session, page, .. } = self.lanes[lane];
+        Origin { seed, session, page, purpose: Purpose::Policy }
+    }
+}
+
+impl<S: Seen + ?Sized> Seen for &S {
+    fn customer(&self, lane: usize) -> &[u8] {
+        (**self).customer(lane)
+    }
+
+    fn tail(&self, lane: usize, out: &mut [f32]) {
+        (**self).tail(lane, out);
+    }
+
+    fn origin(&self, lane: usize) -> Origin {
+        (**self).origin(lane)
+    }
+}
+
+/// What a policy is packed for.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// What errors call it.
+    pub name: &'a str,
+    /// Customers and actions.
+    pub schema: &'a Schema,
+    /// Columns of an observation, the customer's included.
+    pub observation_width: usize,
+    /// The policy that its logs were made with, if it has one.
+    pub logger: Option<Logger<'a>>,
+}
+
+/// A store's logging policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Logger<'a> {
+    /// Standard deviation of each dimension.
+    pub sd: f32,
+    /// The field that is the query.
+    pub query: usize,
+    /// Means of the state-dependent form, one row a query.
+    pub means: &'a [f32],
+}
+
+impl<'a> From<&'a Simulator> for Place<'a> {
+    fn from(simulator: &'a Simulator) -> Self {
+        let Simulator { name, schema, .. } = simulator;
+        Self { name, schema, observation_width: schema.observation_width(), logger: None }
+    }
+}
+
 /// A ranking policy.
 #[derive(Clone, Debug)]
 pub struct Policy(Kind);
@@ -42,16 +116,19 @@ enum Kind {
     Zero,
     Constant(Vec<f32>),
     Gaussian(f32),
+    Logger { by_query: bool },
     Network(Box<Network>),
 }
 
 impl Policy {
-    /// `random`, `zero` or `gaussian:SIGMA`.
+    /// `random`, `zero`, `gaussian:SIGMA`, `logger` or `logger:query`.
     pub fn parse(text: &str) -> Result<Self> {
-        let expected = "random, zero or gaussian:SIGMA";
+        let expected = "random, zero, gaussian:SIGMA, logger or logger:query";
         match text.split_once(':') {
             None if text == "random" => Ok(Self(Kind::Random)),
             None if text == "zero" => Ok(Self(Kind::Zero)),
+            None if text == "logger" => Ok(Self(Kind::Logger { by_query: false })),
+            Some(("logger", "query")) => Ok(Self(Kind::Logger { by_query: true })),
             Some(("gaussian", sigma)) => {
                 let parsed = sigma.trim().parse::<f32>().ok();
                 match parsed.filter(|sigma| (f32::MIN_POSITIVE..=LARGEST_SIGMA).contains(sigma)) {
@@ -137,6 +214,8 @@ impl Policy {
             Kind::Random => "random".into(),
             Kind::Zero => "zero".into(),
             Kind::Gaussian(sigma) => format!("gaussian:{sigma}"),
+            Kind::Logger { by_query: false } => "logger".into(),
+            Kind::Logger { by_query: true } => "logger:query".into(),
             Kind::Constant(action) => {
                 let bytes: Vec<u8> = action.iter().flat_map(|value| value.to_le_bytes()).collect();
                 format!("constant:{}", tensor_file::hash(&bytes))
@@ -150,10 +229,10 @@ impl Policy {
         matches!(self.0, Kind::Zero | Kind::Constant(_))
     }
 
-    /// Packs the policy for a simulator, whose schema it must fit.
-    pub fn bind(&self, simulator: &Simulator) -> Result<Actor> {
-        let [low, high] = simulator.schema.action_range;
-        let size = simulator.schema.action;
+    /// Packs the policy for a place whose schema it must fit.
+    pub fn bind(&self, place: Place<'_>) -> Result<Actor> {
+        let [low, high] = place.schema.action_range;
+        let size = place.schema.action;
         let kind = match &self.0 {
             Kind::Random => {
                 let width = high - low;
@@ -162,11 +241,24 @@ impl Policy {
             Kind::Zero => Acting::Constant(vec![0.0; size]),
             Kind::Constant(action) if action.len() == size => Acting::Constant(action.clone()),
             Kind::Constant(action) => {
-                let expected = format!("{size} numbers, one a dimension of the simulator's action");
+                let expected = format!("{size} numbers, one a dimension of an action");
                 return Err(Error::argument("constant action", expected, action.len()));
             }
             Kind::Gaussian(sigma) => Acting::Noise(Noise::new(vec![ln(*sigma); size])),
-            Kind::Network(network) => Acting::Network(Box::new(network.bind(simulator)?)),
+            Kind::Logger { by_query } => {
+                let Some(Logger { sd, query, means }) = place.logger else {
+                    let expected = "a policy for a simulator, which has no logger as a store has";
+                    return Err(Error::argument("policy", expected, self.name()));
+                };
+                let noise = Noise::new(vec![ln(sd); size]);
+                let means = means.to_vec();
+                if *by_query {
+                    Acting::ByQuery { query, means, noise }
+                } else {
+                    Acting::Noise(noise)
+                }
+            }
+            Kind::Network(network) => Acting::Network(Box::new(network.bind(place)?)),
         };
         Ok(Actor { kind, size })
     }
@@ -187,8 +279,18 @@ pub struct Actor {
 #[derive(Debug)]
 enum Acting {
     Constant(Vec<f32>),
-    Uniform { low: f32, width: f32, density: f32 },
+    Uniform {
+        low: f32,
+        width: f32,
+        density: f32,
+    },
     Noise(Noise),
+    /// A mean for each category of the query, `size` a row.
+    ByQuery {
+        query: usize,
+        means: Vec<f32>,
+        noise: Noise,
+    },
     Network(Box<BoundNetwork>),
 }
 
@@ -199,7 +301,7 @@ impl Actor {
         &self,
         kernels: Kernels,
         buffers: &mut Buffers,
-        sessions: &Sessions,
+        sessions: &impl Seen,
         lanes: &[usize],
         actions: &mut [f32],
         densities: &mut [f32],
@@ -212,13 +314,20 @@ impl Actor {
             }
             Acting::Uniform { low, width, density } => {
                 for (row, lane) in actions.chunks_mut(size).zip(lanes) {
-                    kernels.uniforms(origin(&sessions.lanes[*lane]), row);
+                    kernels.uniforms(sessions.origin(*lane), row);
                     row.iter_mut().for_each(|value| *value = low + *value * width);
                 }
                 densities.fill(*density);
             }
             Acting::Noise(noise) => {
                 actions.fill(0.0);
+                noise.add(kernels, buffers, sessions, lanes, actions, densities);
+            }
+            Acting::ByQuery { query, means, noise } => {
+                for (row, lane) in actions.chunks_mut(size).zip(lanes) {
+                    let query = usize::from(sessions.customer(*lane)[*query]);
+                    row.copy_from_slice(&means[query * size..][..size]);
+                }
                 noise.add(kernels, buffers, sessions, lanes, actions, densities);
             }
             Acting::Network(network) => {
@@ -233,10 +342,6 @@ impl Actor {
 pub struct Buffers {
     noise: Vec<f32>,
     network: network::Buffers,
-}
-
-fn origin(lane: &Lane) -> Origin {
-    Origin { seed: lane.seed, session: lane.session, page: lane.page, purpose: Purpose::Policy }
 }
 
 /// Independent normal noise, a standard deviation a dimension.
@@ -261,7 +366,7 @@ impl Noise {
         &self,
         kernels: Kernels,
         buffers: &mut Buffers,
-        sessions: &Sessions,
+        sessions: &impl Seen,
         lanes: &[usize],
         actions: &mut [f32],
         densities: &mut [f32],
@@ -276,7 +381,7 @@ impl Noise {
         for (tile, (actions, densities)) in tiles.zip(rows) {
             let noise = &mut noise[..tile.len() * size];
             for (row, lane) in noise.chunks_mut(size).zip(tile) {
-                kernels.uniforms(origin(&sessions.lanes[*lane]), row);
+                kernels.uniforms(sessions.origin(*lane), row);
             }
             kernels.normals(noise);
             let rows = actions.chunks_mut(size).zip(densities);

@@ -8,11 +8,31 @@ mod log;
 mod policy;
 mod rollout;
 mod simulator;
+mod store;
+mod store_batch;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::error::Error;
 use crate::kernels::{Isa, Kernels};
+use errors::{exception, to_py};
+
+/// One of some words, or an error that lists them.
+fn word<T: Copy>(what: &str, value: &str, words: &[(&str, T)]) -> PyResult<T> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let expected: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        to_py(Error::argument(what, format!("one of {}", expected.join(", ")), value))
+    })
+}
+
+fn refused_action(message: String) -> PyErr {
+    exception("InvalidActionError", (message,))
+}
+
+fn refused_argument(message: String) -> PyErr {
+    exception("InvalidArgumentError", (message,))
+}
 
 /// What this CPU offers and what is in use.
 #[pyfunction]
@@ -36,6 +56,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cpu_info, module)?)?;
     module.add_class::<simulator::PySimulator>()?;
     module.add_class::<batch::PySessionBatch>()?;
+    module.add_class::<store::PyStore>()?;
+    module.add_class::<store_batch::PyStoreBatch>()?;
     catalog::register(module)?;
     log::register(module)?;
     policy::register(module)?;

@@ -36,6 +36,15 @@ pub enum Purpose {
     NextFields = 6,
     /// See [`Purpose::NextLatent`].
     NextLeave = 7,
+    /// A store's customer, counted at the page before which it arrives.
+    StoreCustomer = 8,
+    /// A store's customer's answer to one page, and a new request after it.
+    StoreAnswer = 9,
+    /// The hidden parameters of a store's world. Worlds have purposes of their own, so that a
+    /// world and sessions of the same seed have nothing in common.
+    World = 10,
+    /// The items of a store's world; the session is the item's row.
+    WorldItems = 11,
 }
 
 /// Where a run of draws starts: one session (and page) of one seed's stream.

@@ -13,6 +13,7 @@
 //! a byte of a file.
 
 mod player;
+mod scene;
 mod sink;
 mod summary;
 
@@ -23,17 +24,16 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::logs::{self, BLOCK, Encoder, Log, Metadata, RowGroup, Shape};
+use crate::logs::{self, BLOCK, Encoder, Log, Metadata, RowGroup};
 use crate::parallel;
 use crate::policy::{Actor, Policy};
 use crate::rng::STREAM_VERSION;
-use crate::simulator::Simulator;
-use crate::tensor_file::json;
 
 use player::{Chooser, Player};
 use sink::Sink;
 
 pub use player::Observed;
+pub use scene::{Page, Scene};
 pub use summary::Summary;
 
 /// More sessions than this are taken for a mistake.
@@ -105,19 +105,20 @@ pub struct Watch<'a> {
 }
 
 /// Plays a rollout; the log is `None` unless it was kept in memory.
-pub fn rollout(
-    simulator: &Simulator,
+pub fn rollout<S: Scene>(
+    scene: &S,
     source: Source<'_>,
     options: &Options,
     watch: &Watch<'_>,
 ) -> Result<(Option<Log>, Summary)> {
-    let run = Run::new(simulator, &source, options)?;
+    scene.check()?;
+    let run = Run::new(scene, &source, options)?;
     let actor = match &source {
-        Source::Policy(policy) => Some(policy.bind(simulator)?),
+        Source::Policy(policy) => Some(policy.bind(scene.place())?),
         Source::Callback { .. } => None,
     };
     let constant = matches!(&source, Source::Policy(policy) if policy.is_constant());
-    let mut sink = Sink::new(&options.output, Shape::from(&simulator.schema), constant)?;
+    let mut sink = Sink::new(&options.output, scene.shape(), constant)?;
     let outcome = match (source, actor) {
         (Source::Callback { choose, .. }, _) => run.called(choose, &mut sink, watch),
         (Source::Policy(_), Some(actor)) => run.native(&actor, &mut sink, watch),
@@ -142,8 +143,8 @@ pub fn rollout(
 }
 
 /// A rollout's checked arguments, and how far it is.
-struct Run<'a> {
-    simulator: &'a Simulator,
+struct Run<'a, S> {
+    scene: &'a S,
     kernels: Kernels,
     policy: String,
     seed: u64,
@@ -155,10 +156,10 @@ struct Run<'a> {
 }
 
 /// A block that was played, and its rows as a row group if they go to a file.
-type Block<'a> = (Player<'a>, Option<RowGroup>);
+type Block<'a, S> = (Player<'a, S>, Option<RowGroup>);
 
-impl<'a> Run<'a> {
-    fn new(simulator: &'a Simulator, source: &Source<'_>, options: &Options) -> Result<Self> {
+impl<'a, S: Scene> Run<'a, S> {
+    fn new(scene: &'a S, source: &Source<'_>, options: &Options) -> Result<Self> {
         let (policy, lanes) = match source {
             Source::Policy(policy) => (policy.name(), LANES),
             Source::Callback { name, .. } => (name.clone(), BLOCK as usize),
@@ -180,7 +181,7 @@ impl<'a> Run<'a> {
             return Err(Error::argument("batch_size", "at least 1, or None", lanes));
         }
         Ok(Self {
-            simulator,
+            scene,
             kernels: Kernels::best()?,
             policy,
             seed: options.seed,
@@ -219,7 +220,7 @@ impl<'a> Run<'a> {
         let work = |block, go_on: &dyn Fn() -> bool| {
             self.block(&shared, &mut Chooser::Native(actor), block, go_on)
         };
-        let take = |played: Result<Block<'a>>| self.take(&shared, sink, played?);
+        let take = |played: Result<Block<'a, S>>| self.take(&shared, sink, played?);
         parallel::ordered(self.threads, self.blocks(), work, take, &|| self.tick(watch))
     }
 
@@ -234,21 +235,21 @@ impl<'a> Run<'a> {
         let work = |block, go_on: &dyn Fn() -> bool| {
             self.block(&shared, &mut Chooser::Called(choose), block, go_on)
         };
-        let take = |played: Result<Block<'a>>| self.take(&shared, sink, played?);
+        let take = |played: Result<Block<'a, S>>| self.take(&shared, sink, played?);
         parallel::serial(self.blocks(), work, take, &|| self.tick(watch))
     }
 
     /// Plays one block, and encodes it for a file.
     fn block(
         &self,
-        shared: &Shared<'a>,
+        shared: &Shared<'a, S>,
         chooser: &mut Chooser<'_>,
         block: u64,
         go_on: &dyn Fn() -> bool,
-    ) -> Result<Block<'a>> {
+    ) -> Result<Block<'a, S>> {
         let mut player = shared
             .player()
-            .unwrap_or_else(|| Player::new(self.simulator, self.kernels, self.seed, self.lanes));
+            .unwrap_or_else(|| Player::new(self.scene, self.kernels, self.seed, self.lanes));
         player.play(chooser, self.block_sessions(block), |pages, sessions| {
             self.pages.fetch_add(pages, Ordering::Relaxed);
             self.sessions.fetch_add(sessions, Ordering::Relaxed);
@@ -261,9 +262,9 @@ impl<'a> Run<'a> {
     /// Appends a block, or of the last one what is wanted.
     fn take(
         &self,
-        shared: &Shared<'a>,
+        shared: &Shared<'a, S>,
         sink: &mut Sink,
-        (mut player, mut encoded): Block<'a>,
+        (mut player, mut encoded): Block<'a, S>,
     ) -> Result<ControlFlow<()>> {
         let wanted = self.wanted(player.lengths(), sink.summary.pages);
         if wanted.is_some_and(|sessions| sessions < player.lengths().len()) {
@@ -292,9 +293,6 @@ impl<'a> Run<'a> {
         let pairs = [
             ("format", logs::FORMAT.to_owned()),
             ("format_version", logs::FORMAT_VERSION.to_owned()),
-            ("schema", json(&self.simulator.schema)),
-            ("simulator", self.simulator.name.clone()),
-            ("simulator_digest", self.simulator.digest.clone()),
             ("policy", self.policy.clone()),
             ("seed", self.seed.to_string()),
             ("stream_version", STREAM_VERSION.to_string()),
@@ -302,34 +300,37 @@ impl<'a> Run<'a> {
             ("rows", summary.pages.to_string()),
             ("complete", "true".to_owned()),
         ];
-        pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        let pairs = pairs.into_iter().chain(self.scene.metadata());
+        pairs.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }
 
 /// What the threads of a rollout share.
-struct Shared<'a> {
+struct Shared<'a, S: Scene> {
     encoder: Option<Encoder>,
     /// Players that wait for a block.
-    spare: Mutex<Vec<Player<'a>>>,
+    spare: Mutex<Vec<Player<'a, S>>>,
 }
 
-impl<'a> Shared<'a> {
+impl<'a, S: Scene> Shared<'a, S> {
     fn new(sink: &Sink) -> Self {
         Self { encoder: sink.encoder(), spare: Mutex::default() }
     }
 
-    fn player(&self) -> Option<Player<'a>> {
+    fn player(&self) -> Option<Player<'a, S>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn give_back(&self, player: Player<'a>) {
+    fn give_back(&self, player: Player<'a, S>) {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(player);
     }
 
-    fn encode(&self, player: &mut Player<'_>) -> Result<Option<RowGroup>> {
+    fn encode(&self, player: &mut Player<'_, S>) -> Result<Option<RowGroup>> {
         self.encoder.as_ref().map(|encoder| encoder.encode(&mut player.columns)).transpose()
     }
 }
 
+#[cfg(test)]
+mod store_tests;
 #[cfg(test)]
 mod tests;

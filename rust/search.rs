@@ -48,6 +48,7 @@
 mod best;
 pub mod index;
 mod list;
+pub mod packed;
 mod pass;
 mod plan;
 mod query;

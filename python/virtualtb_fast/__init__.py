@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from virtualtb_fast import envs as _envs
 from virtualtb_fast.errors import (
+    CustomerModelError,
+    DegenerateWorldError,
     FileFormatError,
     InvalidActionError,
     InvalidArgumentError,
@@ -31,10 +33,15 @@ if TYPE_CHECKING:
     from virtualtb_fast.published import import_published
     from virtualtb_fast.rollout import rollout
     from virtualtb_fast.simulator import Simulator, load_simulator
+    from virtualtb_fast.store import ConstantCustomer, GroundTruthStore
 
 __all__ = [
     "Catalog",
+    "ConstantCustomer",
+    "CustomerModelError",
+    "DegenerateWorldError",
     "FileFormatError",
+    "GroundTruthStore",
     "InvalidActionError",
     "InvalidArgumentError",
     "MissingExtraError",
@@ -50,6 +57,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "ConstantCustomer": "virtualtb_fast.store",
+    "GroundTruthStore": "virtualtb_fast.store",
     "Catalog": "virtualtb_fast.catalog",
     "Simulator": "virtualtb_fast.simulator",
     "__version__": "virtualtb_fast._core",

@@ -103,6 +103,122 @@ class SessionBatch:
     def get_state(self) -> bytes: ...
     def set_state(self, state: bytes) -> None: ...
 
+@final
+class Store:
+    """A frozen ground-truth store."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        items: int,
+        candidates: int,
+        categories: str,
+        day: int,
+        hour: float | str | None,
+        memory: int,
+        max_index: int,
+        repeat: bool,
+        continuing: bool,
+        leave: str,
+        new_request: float,
+        observe_page: bool,
+        observe_feedback: bool,
+        strength: tuple[float, float] | None,
+        num_threads: int | None,
+    ) -> None:
+        """``strength`` is (tau, b0), or None to calibrate them."""
+    @staticmethod
+    def from_bytes(data: bytes) -> Store: ...
+    def to_bytes(self) -> bytes:
+        """The configuration with its calibrated strength; customers of one's own are left out."""
+    def with_constant(self, buy: float, turn: float) -> Store: ...
+    def with_function(
+        self, function: Callable[[dict[str, NDArray[Any]]], NDArray[np.float64]], name: str
+    ) -> Store: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def max_index(self) -> int: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def schema(self) -> str: ...
+    @property
+    def observation_width(self) -> int: ...
+    @property
+    def production(self) -> NDArray[np.float32]: ...
+    def describe(self) -> str: ...
+    def candidates(self, query: int) -> NDArray[np.int64]: ...
+    def items(
+        self, first: int, count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.int64]]:
+        """Attributes (n, 27), categories (n,), prices in cents (n,)."""
+    def pages(
+        self, actions: NDArray[np.float32], queries: NDArray[np.uint8]
+    ) -> NDArray[np.int64]: ...
+    def expected(
+        self, policy: str, action: NDArray[np.float32] | None
+    ) -> tuple[float, float, NDArray[np.float64]]:
+        """R2P, mean length, distribution of lengths."""
+    def reveal(self) -> dict[str, Any]: ...
+    def ln_density(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]: ...
+
+@final
+class StoreBatch:
+    """``num_envs`` sessions in a store side by side. N environments, D observation columns."""
+
+    def __init__(
+        self,
+        store: Store,
+        num_envs: int,
+        *,
+        num_threads: int | None,
+        autoreset: Literal["NextStep", "SameStep", "Disabled"],
+        reward: Literal["buy", "value"],
+        anc: tuple[float, float] | None,
+    ) -> None: ...
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def bytes_per_session(self) -> int: ...
+    def reset(
+        self, seeds: NDArray[np.uint64] | None, mask: NDArray[np.bool_] | None
+    ) -> NDArray[np.float32]:
+        """As `SessionBatch.reset`."""
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[
+        NDArray[np.float32],  # observations (N, D)
+        NDArray[np.float64],  # rewards (N,)
+        NDArray[np.bool_],  # terminated (N,)
+        NDArray[np.bool_],  # truncated (N,)
+        dict[str, NDArray[Any]],  # items i64 (N, 10); slot, outcome, units, page i64; value, R2P,
+        # raw_reward f64; clipped bool; (N,)
+        NDArray[np.bool_],  # whether a page was shown (N,)
+        NDArray[np.int64],  # with SameStep: the environments that finished (K,), ascending
+        NDArray[np.float32],  # with SameStep: their final observations (K, D)
+    ]: ...
+    def step_one(
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """``step`` for a batch of one without autoreset: action (27,), observation (D,)."""
+    def observe(self) -> NDArray[np.float32]: ...
+    def customers(self) -> NDArray[np.uint8]:
+        """Field codes (N, 11)."""
+    def sessions(self) -> dict[str, NDArray[Any]]:
+        """``seed`` u64, ``session`` u64, ``page`` i64, ``buys`` i64, ``hour`` f32; each (N,)."""
+    def counters(self) -> dict[str, Any]:
+        """Exact counts since the batch was made: the fields of ``store.Counters``."""
+    def reveal(self) -> NDArray[np.int64]:
+        """The customers' archetypes (N,)."""
+    def get_state(self) -> bytes: ...
+    def set_state(self, state: bytes) -> None: ...
+
 MOST_K: int
 """Most items that a search finds for a customer."""
 
@@ -235,7 +351,7 @@ def schema_digest(schema: str) -> str:
     """SHA-256 of a schema's JSON in its one normal form: what a policy's file refers to."""
 
 def rollout(
-    simulator: Simulator,
+    place: Simulator | Store,
     policy: Policy | Callable[[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]], Any],
     *,
     name: str,

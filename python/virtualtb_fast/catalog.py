@@ -10,17 +10,16 @@ The file is opened in milliseconds whatever its size, and processes that open it
 
 from __future__ import annotations
 
-import operator
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _columns, _core
 from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, StateError
 from virtualtb_fast.simulator import as_path
 
@@ -31,8 +30,6 @@ Progress = Callable[[str, int, int], None]
 
 Range = tuple[float | None, float | None]
 """The smallest and the largest value, both included; None for no limit."""
-
-_PRICE, _CATEGORY = "price", "category"
 
 _alive: weakref.WeakValueDictionary[str, Catalog] = weakref.WeakValueDictionary()
 """Unpickled catalogues in memory by digest, so that copies sent to a worker share one."""
@@ -68,7 +65,7 @@ class Catalog:
 
     def __init__(self, native: _core.Catalog) -> None:
         """Wraps a native catalogue; callers outside the package use `build` and `open`."""
-        if not isinstance(native, _core.Catalog):
+        if not isinstance(cast(object, native), _core.Catalog):
             got = type(native).__name__
             raise InvalidArgumentError(f"native: expected a native catalogue, got a {got}")
         self._native = native
@@ -125,7 +122,7 @@ class Catalog:
         common: dict[str, Any] = {
             "path": None if path is None else as_path(path),
             "overwrite": bool(overwrite),
-            "num_threads": _threads(num_threads),
+            "num_threads": _columns.threads(num_threads),
             "progress": progress,
         }
         if progress is not None and not callable(progress):
@@ -133,10 +130,10 @@ class Catalog:
         if isinstance(attributes, str | os.PathLike) or hasattr(attributes, "__arrow_c_stream__"):
             is_file = isinstance(attributes, str | os.PathLike)
             chosen = {
-                "attributes": [] if columns is None else _names("columns", columns),
-                "ids": None if ids is None else _name("ids", ids),
-                "numbers": _table_numbers(price, numbers),
-                "categories": _name_pairs("category", category),
+                "attributes": [] if columns is None else _columns.column_names("columns", columns),
+                "ids": None if ids is None else _columns.column_name("ids", ids),
+                "numbers": _columns.table_numbers(price, numbers),
+                "categories": _columns.name_pairs("category", category),
             }
             source = as_path(attributes) if is_file else attributes
             return cls(_core.Catalog.build_table(source, chosen, **common))
@@ -144,17 +141,17 @@ class Catalog:
             raise InvalidArgumentError(
                 f"columns: expected a table if columns are named, got {type(attributes).__name__}"
             )
-        values = _float32("attributes", attributes, 2)
+        values = _columns.float32("attributes", attributes, 2)
         native = _core.Catalog.build_arrays(
             values,
-            ids=None if ids is None else _id_column(ids, len(values)),
+            ids=None if ids is None else _columns.id_column(ids, len(values)),
             numbers=[
-                (name, _float32(name, column, 1))
-                for name, column in _columns_of_numbers(price, numbers)
+                (name, _columns.float32(name, column, 1))
+                for name, column in _columns.columns_of_numbers(price, numbers)
             ],
             categories=[
-                (name, *_category_column(name, column))
-                for name, column in _columns_of_categories(category)
+                (name, *_columns.category_column(name, column))
+                for name, column in _columns.columns_of_categories(category)
             ],
             **common,
         )
@@ -213,7 +210,7 @@ class Catalog:
                 large for float32.
         """
         native = self._open()
-        queries = _float32("weights", weights, None)
+        queries = _columns.float32("weights", weights, None)
         single = queries.ndim == 1
         if queries.ndim not in (1, 2) or queries.shape[-1] != native.dimensions:
             expected = f"shape ({native.dimensions},) or (q, {native.dimensions})"
@@ -222,14 +219,14 @@ class Catalog:
         chosen, ends = self._chosen(candidates, rows, None if single else len(queries))
         ids, _, scores = native.search(
             queries,
-            _integer("k", k, 1, _core.MOST_K),
+            _columns.integer("k", k, 1, _core.MOST_K),
             filters=self._filters(category, price, numbers),
             rows=chosen,
             ends=ends,
-            num_threads=_threads(num_threads),
+            num_threads=_columns.threads(num_threads),
         )
         shape = scores.shape[1:] if single else scores.shape
-        return _as_array(ids).reshape(shape), scores.reshape(shape)
+        return _columns.as_array(ids).reshape(shape), scores.reshape(shape)
 
     def count(
         self,
@@ -247,7 +244,7 @@ class Catalog:
         Raises:
             InvalidArgumentError: an id that is unknown, or of the wrong kind.
         """
-        array = _id_array("ids", ids, self._texts())
+        array = _columns.id_array("ids", ids, self._texts())
         return self._find("ids", array.ravel()).astype(np.int64).reshape(array.shape)
 
     def ids(self, rows: ArrayLike | None = None) -> NDArray[Any]:
@@ -257,7 +254,7 @@ class Catalog:
             int64 (or uint64, or texts as objects) of the shape of ``rows``, or (N,).
         """
         wanted = self._rows(rows)
-        return _as_array(self._open().ids(wanted.ravel())).reshape(wanted.shape)
+        return _columns.as_array(self._open().ids(wanted.ravel())).reshape(wanted.shape)
 
     def attributes(self, ids: Any = None, *, rows: ArrayLike | None = None) -> NDArray[np.float32]:
         """The attributes of some items, or of all, in the order of rows.
@@ -273,7 +270,9 @@ class Catalog:
         Returns:
             float32 (n,), NaN for none; of categories an array of objects (n,), None for none.
         """
-        return _as_array(self._open().column(_name("name", name), self._wanted(ids, rows)))
+        return _columns.as_array(
+            self._open().column(_columns.column_name("name", name), self._wanted(ids, rows))
+        )
 
     def verify(self, progress: Progress | None = None) -> None:
         """Reads the whole file and compares every checksum.
@@ -367,13 +366,13 @@ class Catalog:
     def _rows(self, rows: ArrayLike | None) -> NDArray[np.uint32]:
         if rows is None:
             return np.arange(len(self), dtype=np.uint32)
-        return _row_array("rows", rows, len(self))
+        return _columns.row_array("rows", rows, len(self))
 
     def _wanted(self, ids: Any, rows: ArrayLike | None) -> NDArray[np.uint32]:
         if ids is not None and rows is not None:
             raise InvalidArgumentError("ids, rows: expected one of the two, got both")
         if ids is not None:
-            return self._find("ids", _id_array("ids", ids, self._texts()).ravel())
+            return self._find("ids", _columns.id_array("ids", ids, self._texts()).ravel())
         return self._rows(rows).ravel()
 
     def _chosen(
@@ -386,30 +385,26 @@ class Catalog:
             raise InvalidArgumentError("candidates, rows: expected one of the two, got both")
         what, given = ("rows", rows) if candidates is None else ("candidates", candidates)
         texts = candidates is not None and self._texts()
-        lists: list[NDArray[Any]]
-        nested = _nested(given)
-        if nested:
-            if queries is None:
-                raise InvalidArgumentError(f"{what}: expected one list for one customer, got more")
-            if len(given) != queries:
-                got = len(given)
-                raise InvalidArgumentError(f"{what}: expected {queries} lists, got {got}")
-            if isinstance(given, np.ndarray) and given.ndim == 2:
-                given = [_without_padding(one) for one in given]
-            lists = [self._own_list(what, one, texts) for one in given]
+        if not _columns.nested(given):
+            joined = self._own_list(what, given, texts)
+            return (joined if what == "rows" else self._find(what, joined)), None
+        if queries is None:
+            raise InvalidArgumentError(f"{what}: expected one list for one customer, got more")
+        if len(given) != queries:
+            raise InvalidArgumentError(f"{what}: expected {queries} lists, got {len(given)}")
+        if isinstance(given, np.ndarray) and given.ndim == 2:
+            there = _columns.not_padding(given)
+            lengths, joined = there.sum(axis=1), self._own_list(what, given[there], texts)
         else:
-            lists = [self._own_list(what, given, texts)]
-        joined = lists[0] if len(lists) == 1 else np.concatenate(lists) if lists else None
-        if joined is None:
-            return None, []
-        found = self._find("candidates", joined) if candidates is not None else joined
-        ends = np.cumsum([len(one) for one in lists]).tolist() if nested else None
-        return found, ends
+            lists = [self._own_list(what, one, texts) for one in given]
+            lengths, joined = np.array([len(one) for one in lists]), np.concatenate(lists)
+        found = joined if what == "rows" else self._find(what, joined)
+        return found, np.cumsum(lengths).tolist()
 
     def _own_list(self, what: str, given: Any, texts: bool) -> NDArray[Any]:
         if what == "rows":
-            return _row_array(what, given, len(self)).ravel()
-        return _id_array(what, given, texts).ravel()
+            return _columns.row_array(what, given, len(self)).ravel()
+        return _columns.id_array(what, given, texts).ravel()
 
     def _filters(
         self, category: Any, price: Range | None, numbers: Mapping[str, Range] | None
@@ -417,23 +412,28 @@ class Catalog:
         filters: list[tuple[Any, ...]] = []
         if category is not None:
             if isinstance(category, Mapping):
-                pairs = [(_name("category", name), wanted) for name, wanted in category.items()]
+                pairs = [
+                    (_columns.column_name("category", name), wanted)
+                    for name, wanted in category.items()
+                ]
             else:
                 pairs = [(self._category_name(), category)]
-            filters += [(name, _wanted_categories(name, wanted)) for name, wanted in pairs]
-        ranges: dict[str, Any] = {} if price is None else {_PRICE: price}
+            filters += [(name, _columns.wanted_categories(name, wanted)) for name, wanted in pairs]
+        ranges: dict[str, Any] = {} if price is None else {_columns.PRICE: price}
         if numbers is not None:
-            if not isinstance(numbers, Mapping):
+            if not isinstance(cast(object, numbers), Mapping):
                 got = type(numbers).__name__
                 raise InvalidArgumentError(f"numbers: expected a mapping of ranges, got {got}")
-            ranges.update({_name("numbers", name): bounds for name, bounds in numbers.items()})
-        return filters + [(name, *_bounds(name, bounds)) for name, bounds in ranges.items()]
+            ranges.update(
+                {_columns.column_name("numbers", name): bounds for name, bounds in numbers.items()}
+            )
+        return filters + [(name, *_columns.bounds(name, bounds)) for name, bounds in ranges.items()]
 
     def _category_name(self) -> str:
         columns = self._open().info()["columns"]
         names = [column["name"] for column in columns if column["kind"] != "number"]
-        if len(names) == 1 or _CATEGORY in names:
-            return _CATEGORY if _CATEGORY in names else str(names[0])
+        if len(names) == 1 or _columns.CATEGORY in names:
+            return _columns.CATEGORY if _columns.CATEGORY in names else str(names[0])
         known = ", ".join(names) or "none"
         raise InvalidArgumentError(
             f"category: expected a mapping from columns of categories ({known}), got a value"
@@ -457,244 +457,3 @@ def _unpickle_content(digest: str, data: bytes) -> Catalog:
             raise FileFormatError(f"pickled catalogue: {message}")
         _alive[digest] = catalog
     return catalog
-
-
-def _as_array(values: NDArray[Any] | list[Any]) -> NDArray[Any]:
-    """A list of texts or categories as an array of objects."""
-    if isinstance(values, np.ndarray):
-        return values
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
-
-
-def _float32(what: str, values: Any, dimensions: int | None) -> NDArray[np.float32]:
-    """Numbers as float32 in C order, without a copy if that is what they are."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InvalidArgumentError(f"{what}: expected numbers, got {error}") from error
-    if array.dtype == object and dimensions == 1:
-        # None stands for none.
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise InvalidArgumentError(f"{what}: expected numbers or None, got {error}") from error
-    if array.dtype.kind not in "fiu" or (dimensions is not None and array.ndim != dimensions):
-        expected = "numbers" if dimensions is None else f"numbers in {dimensions} dimension(s)"
-        got = f"{array.dtype} of shape {array.shape}"
-        raise InvalidArgumentError(f"{what}: expected {expected}, got {got}")
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, np.float32)
-
-
-def _integer(what: str, value: SupportsIndex, low: int, high: int) -> int:
-    """The value as an int within bounds: floats and booleans are refused."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if isinstance(value, bool | np.bool_) or not low <= number <= high:
-        raise InvalidArgumentError(f"{what}: expected an integer, {low} to {high}, got {value!r}")
-    return number
-
-
-def _threads(value: SupportsIndex | None) -> int | None:
-    return None if value is None else _integer("num_threads", value, 1, 1024)
-
-
-def _name(what: str, value: object) -> str:
-    if not isinstance(value, str):
-        got = type(value).__name__
-        raise InvalidArgumentError(f"{what}: expected the name of a column, got a {got}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"{what}: expected a name of UTF-8, got {value!r}") from error
-    return value
-
-
-def _names(what: str, value: object) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, Iterable):
-        got = type(value).__name__
-        raise InvalidArgumentError(f"{what}: expected names of columns, got a {got}")
-    return [_name(what, name) for name in value]
-
-
-def _name_pairs(what: str, value: Any) -> list[tuple[str, str]]:
-    """Names in the catalogue with names in the table."""
-    if value is None:
-        return []
-    if isinstance(value, Mapping):
-        return [(_name(what, name), _name(what, column)) for name, column in value.items()]
-    return [(name, name) for name in _names(what, value)]
-
-
-def _table_numbers(price: Any, numbers: Any) -> list[tuple[str, str]]:
-    first = [] if price is None else [(_PRICE, _name("price", price))]
-    return first + _name_pairs("numbers", numbers)
-
-
-def _columns_of_numbers(price: Any, numbers: Any) -> list[tuple[str, Any]]:
-    if numbers is not None and not isinstance(numbers, Mapping):
-        got = type(numbers).__name__
-        raise InvalidArgumentError(f"numbers: expected a mapping from names, got a {got}")
-    first = [] if price is None else [(_PRICE, price)]
-    return first + [(_name("numbers", name), all_) for name, all_ in (numbers or {}).items()]
-
-
-def _columns_of_categories(category: Any) -> list[tuple[str, Any]]:
-    if category is None:
-        return []
-    if isinstance(category, Mapping):
-        return [(_name("category", name), column) for name, column in category.items()]
-    return [(_CATEGORY, category)]
-
-
-def _texts(what: str, values: Iterable[Any], none: bool) -> list[str | None]:
-    """Texts that the native module can hold; None among them if that is allowed."""
-    texts = list(values)
-    for row, text in enumerate(texts):
-        if not (isinstance(text, str) or (none and text is None)):
-            got = f"{text!r} in row {row}"
-            raise InvalidArgumentError(f"{what}: expected texts, or whole numbers, got {got}")
-    try:
-        for text in texts:
-            if text is not None:
-                text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidArgumentError(f"{what}: expected texts of UTF-8, got {error}") from error
-    return texts
-
-
-def _id_column(ids: Any, items: int) -> NDArray[np.uint64] | list[str | None]:
-    array = np.asarray(ids)
-    if array.ndim != 1 or len(array) != items:
-        expected = f"{items} values, one an item"
-        raise InvalidArgumentError(f"ids: expected {expected}, got shape {array.shape}")
-    if array.dtype.kind in "iu":
-        negative = np.flatnonzero(array < 0) if array.dtype.kind == "i" else ()
-        if len(negative):
-            got = f"{array[negative[0]]} in row {negative[0]}"
-            raise InvalidArgumentError(f"ids: expected whole numbers from 0 up, got {got}")
-        return np.ascontiguousarray(array, np.uint64)
-    if array.dtype.kind not in "UOT":
-        raise InvalidArgumentError(f"ids: expected whole numbers or texts, got {array.dtype}")
-    return _texts("ids", array.tolist(), none=False)
-
-
-def _category_column(
-    name: str, column: Any
-) -> tuple[NDArray[np.int64] | list[str | None], NDArray[np.bool_] | None]:
-    """Whole numbers and which of them are missing, or texts."""
-    array = column if isinstance(column, np.ndarray) else _object_array(name, column)
-    if array.ndim != 1:
-        raise InvalidArgumentError(f"{name}: expected one value an item, got {array.shape}")
-    missing = None
-    if array.dtype == object:
-        filled = [value for value in array.tolist() if value is not None]
-        if not filled or isinstance(filled[0], str):
-            return _texts(name, array.tolist(), none=True), None
-        missing = np.array([value is None for value in array.tolist()])
-        for row, value in enumerate(array.tolist()):
-            if not isinstance(value, int | np.integer | None):
-                got = f"{value!r} in row {row}"
-                raise InvalidArgumentError(f"{name}: expected whole numbers, got {got}")
-        try:
-            array = np.where(missing, 0, array).astype(np.int64)
-        except OverflowError as error:
-            raise InvalidArgumentError(f"{name}: expected 64-bit numbers, got more") from error
-    if array.dtype.kind in "UT":
-        return _texts(name, array.tolist(), none=False), None
-    if array.dtype.kind not in "biu":
-        raise InvalidArgumentError(f"{name}: expected texts or whole numbers, got {array.dtype}")
-    if array.dtype == np.uint64 and len(array) and array.max() >= 2**63:
-        raise InvalidArgumentError(f"{name}: expected numbers below 2**63, got {array.max()}")
-    return np.ascontiguousarray(array, np.int64), missing
-
-
-def _object_array(name: str, column: Any) -> NDArray[Any]:
-    """Values as they are: NumPy would turn numbers beside texts into texts."""
-    try:
-        values = list(column)
-    except TypeError:
-        got = type(column).__name__
-        raise InvalidArgumentError(f"{name}: expected one value an item, got a {got}") from None
-    return _as_array(values)
-
-
-def _id_array(what: str, ids: Any, texts: bool) -> NDArray[Any]:
-    """Ids as uint64 in C order, or as objects that are texts."""
-    if texts:
-        array = ids if isinstance(ids, np.ndarray) else np.asarray(ids, dtype=object)
-        array = array.astype(object) if array.dtype != object else array
-        for text in array.ravel().tolist():
-            if not isinstance(text, str):
-                raise InvalidArgumentError(f"{what}: expected texts, got {text!r}")
-        return array
-    array = np.asarray(ids)
-    if array.size == 0:
-        return array.astype(np.uint64)
-    if array.dtype.kind not in "iu":
-        raise InvalidArgumentError(f"{what}: expected whole numbers, got {array.dtype}")
-    if array.dtype.kind == "i" and array.min() < 0:
-        raise InvalidArgumentError(f"{what}: expected ids from 0 up, got {array.min()}")
-    return np.ascontiguousarray(array, np.uint64)
-
-
-def _row_array(what: str, rows: Any, items: int) -> NDArray[np.uint32]:
-    array = np.asarray(rows)
-    if array.size == 0:
-        return array.astype(np.uint32)
-    if array.dtype.kind not in "iu":
-        raise InvalidArgumentError(f"{what}: expected whole numbers, got {array.dtype}")
-    if array.min() < 0 or array.max() >= items:
-        got = array.min() if array.min() < 0 else array.max()
-        raise InvalidArgumentError(f"{what}: expected rows from 0 to {items - 1}, got {got}")
-    return np.ascontiguousarray(array, np.uint32)
-
-
-def _nested(given: Any) -> bool:
-    """Whether there is a list for each customer."""
-    if isinstance(given, np.ndarray) and given.dtype != object:
-        return given.ndim == 2
-    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
-        return False
-    return len(given) > 0 and not isinstance(given[0], str) and np.ndim(given[0]) > 0
-
-
-def _without_padding(given: NDArray[Any]) -> NDArray[Any]:
-    """A matrix's row without what stands for none in the results of searches."""
-    if given.dtype.kind in "OUT":
-        return given[given != ""]
-    return given[given != (2**64 - 1 if given.dtype == np.uint64 else -1)]
-
-
-def _wanted_categories(name: str, wanted: Any) -> list[str | int]:
-    if isinstance(wanted, str | int | np.integer):
-        wanted = [wanted]
-    elif not isinstance(wanted, Iterable):
-        got = type(wanted).__name__
-        raise InvalidArgumentError(f"{name}: expected a category or several, got a {got}")
-    values: list[str | int] = []
-    for value in wanted:
-        if isinstance(value, str):
-            values += [text for text in _texts(name, [value], none=False) if text is not None]
-        elif isinstance(value, int | np.integer | np.bool_) and -(2**63) <= int(value) < 2**63:
-            values.append(int(value))
-        else:
-            expected = "texts or 64-bit whole numbers"
-            raise InvalidArgumentError(f"{name}: expected {expected}, got {value!r}")
-    return values
-
-
-def _bounds(name: str, bounds: Any) -> tuple[float | None, float | None]:
-    try:
-        low, high = bounds
-        pair = tuple(None if bound is None else float(bound) for bound in (low, high))
-    except (TypeError, ValueError):
-        expected = "(low, high), numbers or None"
-        raise InvalidArgumentError(f"{name}: expected {expected}, got {bounds!r}") from None
-    return pair[0], pair[1]

@@ -5,6 +5,8 @@ Messages name what was expected and what was got. The native module raises the s
 """
 
 __all__ = [
+    "CustomerModelError",
+    "DegenerateWorldError",
     "FileFormatError",
     "InvalidActionError",
     "InvalidArgumentError",
@@ -28,6 +30,10 @@ class InvalidActionError(VirtualTBError, ValueError):
     """An action has a wrong shape or dtype, or is not finite. No environment moved."""
 
 
+class DegenerateWorldError(VirtualTBError, ValueError):
+    """A ground-truth store of this seed would be no fair test; the message says which figure."""
+
+
 class StateError(VirtualTBError, RuntimeError):
     """A call that is not possible now: a step before a reset, after the end, or after close."""
 
@@ -42,6 +48,10 @@ class OutputError(VirtualTBError, OSError):
 
 class PolicyError(VirtualTBError, RuntimeError):
     """A policy given as a Python callable failed, or returned something that is no action."""
+
+
+class CustomerModelError(VirtualTBError, RuntimeError):
+    """A customer model given as a Python callable failed, or returned no answer."""
 
 
 class MissingExtraError(VirtualTBError, ImportError):

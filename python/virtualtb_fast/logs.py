@@ -4,15 +4,25 @@
 |---|---|---|---|
 | ``session`` | int64 (R,) | int64 | number of the session within the seed's stream |
 | ``page`` | int16 (R,) | int16 | page within the session, from 0 |
-| ``day`` | int16 (R,) | int16 | 0: a simulator has no calendar |
+| ``day`` | int16 (R,) | int16 | of the store; 0: a simulator has no calendar |
 | ``customer`` | uint8 (R, fields) | fixed-size list of uint8 | category codes, one a field |
 | ``action`` | float32 (R, A) | fixed-size list of float32 | what was shown, after clipping |
 | ``action_logp`` | float32 (R,) | float32 | log-density of the draw before clipping, 0 if none |
-| ``clicks`` | uint8 (R,) | uint8 | clicks on the page |
+| ``clicks`` | uint8 (R,) | uint8 | clicks on the page; in a store 1 for a purchase |
 | ``second`` | uint8 (R,) | uint8 | the second head (in VirtualTB-v0 probably purchases) |
 | ``outcome`` | uint8 codes (R,) | dictionary of strings | how the page ended, one of `OUTCOMES` |
 | ``units`` | uint16 (R,) | uint16 | units bought: the second head, as far as is known |
-| ``value`` | not there | float32, all null | money: a simulator has no prices |
+| ``value`` | in a store float32 (R,) | float32, null without prices | price of what was bought |
+
+The log of a store has two columns more:
+
+| column | NumPy | Arrow and Parquet | what |
+|---|---|---|---|
+| ``hour`` | float32 (R,) | float32 | of the day; NaN (null) if the store has no hours |
+| ``items`` | uint32 (R, 10) | fixed-size list of uint32 | rows of the catalogue, best first |
+
+Prices are whole cents: ``round(100 * value)`` is exact. Where another customer may take over within
+a session (``leave="respawn"``), or ask for something else, ``customer`` is that of the page.
 
 R is the number of rows, A the dimensions of an action. Nothing here needs pyarrow; the columns go
 to anything that speaks the Arrow PyCapsule interface (``polars.from_arrow(log)``,
@@ -33,7 +43,7 @@ from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError
 from virtualtb_fast.schema import Schema
 from virtualtb_fast.simulator import as_path
 
-__all__ = ["COLUMNS", "OUTCOMES", "SessionLog", "read_log"]
+__all__ = ["COLUMNS", "OUTCOMES", "STORE_COLUMNS", "SessionLog", "read_log"]
 
 OUTCOMES: Final[tuple[str, ...]] = tuple(_core.OUTCOMES)
 """How a page can end, in the order of the codes of the column ``outcome``."""
@@ -50,7 +60,10 @@ COLUMNS: Final = (
     "outcome",
     "units",
 )
-"""The columns that a log has as NumPy arrays."""
+"""The columns that every log has as NumPy arrays."""
+
+STORE_COLUMNS: Final = (*COLUMNS, "value", "hour", "items")
+"""The columns of a store's log."""
 
 
 class SessionLog:
@@ -78,15 +91,15 @@ class SessionLog:
         try:
             return self._columns[column]
         except (KeyError, TypeError):
-            names = ", ".join(COLUMNS)
+            names = ", ".join(self.keys())
             raise InvalidArgumentError(f"column: expected one of {names}, got {column!r}") from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(COLUMNS)
+        return iter(self.keys())
 
     def keys(self) -> tuple[str, ...]:
         """Names of the columns; ``dict(log)`` holds them all."""
-        return COLUMNS
+        return STORE_COLUMNS if "store" in self.metadata else COLUMNS
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -94,7 +107,9 @@ class SessionLog:
 
         Keys: ``format``, ``format_version``, ``schema`` (JSON), ``simulator``,
         ``simulator_digest``, ``policy``, ``seed``, ``stream_version``, ``sessions``, ``rows``, and
-        ``complete``, which is ``false`` in what an interrupted rollout left.
+        ``complete``, which is ``false`` in what an interrupted rollout left. A store's log has
+        ``store``, ``store_digest``, ``page_items`` and what was observed (``memory``,
+        ``observe_page``, ``observe_feedback``) in place of the simulator's two.
         """
         return self._native.metadata()
 
@@ -117,8 +132,11 @@ class SessionLog:
             rows: Rows to make; all of them take ``4 * observation_width`` bytes each.
 
         Returns:
-            float32 of shape (rows, ``schema.observation_width``).
+            float32 of shape (rows, ``schema.observation_width``); for a store that observes
+            ``memory`` actions ``(memory - 1) * A`` columns more.
         """
+        if "store" in self.metadata:
+            return self._store_observations(rows)
         schema = self.schema
         page = self["page"][rows]
         out = np.empty((len(page), schema.observation_width), np.float32)
@@ -131,6 +149,31 @@ class SessionLog:
             before = np.roll(self[name], 1)[rows]
             out[:, column] = np.where(page > 0, before, 0)
         out[:, schema.page_column] = page
+        return out
+
+    def _store_observations(self, rows: slice) -> NDArray[np.float32]:
+        schema, about = self.schema, self.metadata
+        turned = self["outcome"] == OUTCOMES.index("turn")
+        # Pages that the customer of each row has seen before it: the rows since the last one that
+        # was not turned, or since the session began.
+        index = np.arange(len(self))
+        starts = self["page"] == 0
+        starts[1:] |= ~turned[:-1]
+        seen = index - np.maximum.accumulate(np.where(starts, index, 0))
+        earlier = int(about["memory"]) - 1
+        chosen = index[rows]
+        width = schema.observation_width + earlier * schema.action
+        out = np.zeros((len(chosen), width), np.float32)
+        out[:, schema.customer_columns] = schema.one_hot(self["customer"][rows])
+        # A purchase ends the session or brings another customer, so none is ever observed.
+        if about["observe_feedback"] == "true":
+            out[:, schema.second_column] = seen[chosen] > 0
+        if about["observe_page"] == "true":
+            out[:, schema.page_column] = seen[chosen]
+        for age in range(1, earlier + 1):
+            first = schema.observation_width + (age - 1) * schema.action
+            known = seen[chosen] >= age
+            out[known, first : first + schema.action] = self["action"][chosen[known] - age]
         return out
 
     def session_offsets(self) -> NDArray[np.int64]:
@@ -176,7 +219,7 @@ class SessionLog:
         part = "" if self.complete else ", incomplete"
         return (
             f"<SessionLog of {len(self):,} pages, {int(about['sessions']):,} sessions of "
-            f"{about['simulator']!r} under policy {about['policy'][:40]}, "
+            f"{about.get('simulator') or about['store']!r} under policy {about['policy'][:40]}, "
             f"seed {about['seed']}{part}>"
         )
 

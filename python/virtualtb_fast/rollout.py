@@ -1,7 +1,8 @@
 """Whole sessions under a policy, without Python in the loop.
 
 ``rollout(simulator, sessions=N, seed=s)`` plays sessions 0 to N - 1 of the stream of seed ``s``:
-the same customers, draw for draw, that an environment seeded ``s`` shows one after the other.
+the same customers, draw for draw, that an environment seeded ``s`` shows one after the other. In
+place of the simulator it takes a `GroundTruthStore`.
 Neither threads nor ``batch_size`` nor the kind of CPU change a single byte of the result.
 """
 
@@ -24,6 +25,7 @@ from virtualtb_fast.errors import InvalidArgumentError, PolicyError, StateError
 from virtualtb_fast.logs import SessionLog, read_log
 from virtualtb_fast.policies import Policy
 from virtualtb_fast.simulator import Simulator, as_path, load_simulator
+from virtualtb_fast.store import GroundTruthStore
 
 __all__ = ["PolicyFunction", "Rollout", "Summary", "rollout"]
 
@@ -38,8 +40,12 @@ _NORMAL_95 = 1.959963984540054
 class Summary:
     """What a rollout counted. The counts are exact; intervals are of 95 %, by sessions.
 
-    Pages of one session are not independent, so the interval of the CTR takes whole sessions as
+    Pages of one session are not independent, so the intervals of CTR and R2P take whole sessions as
     the unit (the delta method for the ratio of two sums).
+
+    TT, TV and R2P are the metrics of the Virtual-Taobao paper (section "Evaluation"). A simulator
+    has no prices, and what it counts as purchases is its second head. In a store a purchase is a
+    click: its CTR is purchases / (10 x pages).
     """
 
     pages: int
@@ -58,6 +64,16 @@ class Summary:
     """Sum over sessions of (pages of the session) squared."""
     clicks_times_pages: int = field(repr=False)
     """Sum over sessions of clicks times pages."""
+    pages_with_purchase: int
+    """Pages on which something was bought."""
+    purchases_squared: int = field(repr=False)
+    """Sum over sessions of (pages with a purchase) squared."""
+    purchases_times_pages: int = field(repr=False)
+    """Sum over sessions of pages with a purchase times pages."""
+    units: int
+    """Units bought."""
+    cents: int
+    """Price of all that was bought, in cents; 0 without prices."""
     sessions_by_length: NDArray[np.int64] = field(repr=False, compare=False)
     """(longest + 1,): entry ``n`` counts sessions of ``n`` pages."""
     clicks_by_page: NDArray[np.int64] = field(repr=False, compare=False)
@@ -66,6 +82,8 @@ class Summary:
     """(longest,): sessions that got as far as page number ``n``."""
     page_items: int
     """Items on a page."""
+    priced: bool
+    """Whether there are prices: in a store."""
     seconds: float = field(compare=False)
     """How long it took."""
 
@@ -77,17 +95,40 @@ class Summary:
     @property
     def ctr_interval(self) -> tuple[float, float]:
         """95 % interval of `ctr`; (nan, nan) for a single session."""
-        if self.sessions < 2:
-            return math.nan, math.nan
-        ratio = self.clicks / self.pages
-        squares = (
-            self.clicks_squared
-            - 2 * ratio * self.clicks_times_pages
-            + ratio * ratio * self.pages_squared
-        )
-        variance = max(squares, 0.0) * self.sessions / (self.sessions - 1) / self.pages**2
-        margin = _NORMAL_95 * math.sqrt(variance) / self.page_items
+        margin = self._margin(self.clicks, self.clicks_squared, self.clicks_times_pages)
+        margin /= self.page_items
         return self.ctr - margin, self.ctr + margin
+
+    @property
+    def r2p(self) -> float:
+        """R2P: pages with a purchase / pages."""
+        return self.pages_with_purchase / self.pages
+
+    @property
+    def r2p_interval(self) -> tuple[float, float]:
+        """95 % interval of `r2p`; (nan, nan) for a single session."""
+        purchases = self.pages_with_purchase
+        margin = self._margin(purchases, self.purchases_squared, self.purchases_times_pages)
+        return self.r2p - margin, self.r2p + margin
+
+    def _margin(self, count: int, squared: int, times_pages: int) -> float:
+        """Half the 95 % interval of count / pages, from sums over sessions."""
+        if self.sessions < 2:
+            return math.nan
+        ratio = count / self.pages
+        squares = squared - 2 * ratio * times_pages + ratio * ratio * self.pages_squared
+        variance = max(squares, 0.0) * self.sessions / (self.sessions - 1) / self.pages**2
+        return _NORMAL_95 * math.sqrt(variance)
+
+    @property
+    def tv(self) -> int:
+        """TV: units sold."""
+        return self.units
+
+    @property
+    def tt(self) -> float:
+        """TT: money taken; not a number without prices."""
+        return self.cents / 100 if self.priced else math.nan
 
     @property
     def mean_session_length(self) -> float:
@@ -115,23 +156,34 @@ class Summary:
         return self.pages / self.seconds if self.seconds > 0 else math.inf
 
     def __str__(self) -> str:
-        low, high = self.ctr_interval
-        interval = "" if math.isnan(low) else f"  (95 %: {low:.5f} to {high:.5f})"
-        return (
-            f"pages           {self.pages:,}\n"
-            f"sessions        {self.sessions:,}, {self.mean_session_length:.2f} pages each\n"
-            f"CTR             {self.ctr:.5f}{interval}, clicks / ({self.page_items} x pages)\n"
-            f"pages a second  {self.pages_per_second:,.0f}"
-        )
+        what = "purchases" if self.priced else "clicks"
+        lines = [
+            f"pages           {self.pages:,}",
+            f"sessions        {self.sessions:,}, {self.mean_session_length:.2f} pages each",
+            f"CTR             {self.ctr:.5f}{_between(self.ctr_interval)}, "
+            f"{what} / ({self.page_items} x pages)",
+        ]
+        if self.priced:
+            lines += [
+                f"R2P             {self.r2p:.5f}{_between(self.r2p_interval)}, pages that sold",
+                f"TT, TV          {self.tt:,.2f} of money, {self.tv:,} units",
+            ]
+        return "\n".join([*lines, f"pages a second  {self.pages_per_second:,.0f}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Counts and what follows from them, as JSON can hold them."""
-        names = ("pages", "sessions", "clicks", "second", "pages_with_click", "page_items")
-        low, high = self.ctr_interval
+        names = (
+            *("pages", "sessions", "clicks", "second", "pages_with_click", "page_items"),
+            *("pages_with_purchase", "units"),
+        )
         return {
             **{name: getattr(self, name) for name in names},
             "ctr": self.ctr,
-            "ctr_interval": None if math.isnan(low) else [low, high],
+            "ctr_interval": _listed(self.ctr_interval),
+            "r2p": self.r2p,
+            "r2p_interval": _listed(self.r2p_interval),
+            "tv": self.tv,
+            "tt": self.tt if self.priced else None,
             "mean_session_length": self.mean_session_length,
             "click_rate": self.click_rate,
             "seconds": self.seconds,
@@ -140,6 +192,15 @@ class Summary:
             "clicks_by_page": self.clicks_by_page.tolist(),
             "pages_by_page": self.pages_by_page.tolist(),
         }
+
+
+def _between(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return "" if math.isnan(low) else f"  (95 %: {low:.5f} to {high:.5f})"
+
+
+def _listed(interval: tuple[float, float]) -> list[float] | None:
+    return None if math.isnan(interval[0]) else list(interval)
 
 
 class Rollout:
@@ -227,7 +288,7 @@ class Rollout:
 
 
 def rollout(
-    simulator: Simulator | str | os.PathLike[str],
+    simulator: Simulator | GroundTruthStore | str | os.PathLike[str],
     policy: Policy | str | PolicyFunction = "random",
     *,
     sessions: int | None = None,
@@ -243,13 +304,13 @@ def rollout(
     """Plays sessions 0, 1, 2, ... of stream ``seed`` to their ends.
 
     Args:
-        simulator: A simulator, its name, or its file.
+        simulator: A simulator, its name, or its file; or a store whose sessions end.
         policy: ``"random"`` (uniform on the action box), ``"zero"``, ``"gaussian:SIGMA"``,
-            ``"constant:FILE"``, the path of a policy's ``.safetensors``, a `Policy`, or a function
-            of (observation float32 (n, D), session int64 (n,), page int64 (n,)) that returns
-            (n, A) numbers for these n sessions. A function is called on this thread, with fresh
-            arrays; for a result that does not depend on ``batch_size`` it must be pure. Its
-            ``action_logp`` is recorded as 0.
+            ``"constant:FILE"``, in a store ``"logger"`` and ``"logger:query"``, the path of a
+            policy's ``.safetensors``, a `Policy`, or a function of (observation float32 (n, D),
+            session int64 (n,), page int64 (n,)) that returns (n, A) numbers for these n sessions.
+            A function is called on this thread, with fresh arrays; for a result that does not
+            depend on ``batch_size`` it must be pure. Its ``action_logp`` is recorded as 0.
         sessions: How many sessions to play.
         pages: Instead of ``sessions``: play the fewest sessions, from 0 on, that have at least
             this many pages.
@@ -279,17 +340,17 @@ def rollout(
         >>> played = vtb.rollout("virtualtb-v0-refit", "gaussian:0.1", sessions=1000)
         >>> played["clicks"].mean()  # doctest: +SKIP
     """
-    simulator = load_simulator(simulator)
+    place = simulator if isinstance(simulator, GroundTruthStore) else load_simulator(simulator)
     if (sessions is None) == (pages is None):
         got = "neither" if sessions is None else "both"
         raise InvalidArgumentError(f"sessions, pages: expected one of the two, got {got}")
-    native, name = _native_policy(policy, simulator)
+    native, name = _native_policy(policy, place.schema.action)
     path = None if out is None else as_path(out)
     if progress is not None and not callable(progress):
         raise InvalidArgumentError(f"progress: expected a function or None, got {progress!r}")
     started = time.perf_counter()
     log, counts = _core.rollout(
-        simulator._native,
+        place._native,
         native,
         name=name,
         seed=_integer("seed", seed, 0, 2**64 - 1),
@@ -303,13 +364,17 @@ def rollout(
         progress=progress,
     )
     seconds = time.perf_counter() - started
-    items = simulator.config.response.clicks - 1
-    summary = Summary(**counts, page_items=items, seconds=seconds)
-    about = f"{simulator.name!r} under policy {name[:40]}, seed {int(seed)}"
+    summary = Summary(
+        **counts,
+        page_items=place.page_items,
+        priced=isinstance(place, GroundTruthStore),
+        seconds=seconds,
+    )
+    about = f"{place.name!r} under policy {name[:40]}, seed {int(seed)}"
     return Rollout(summary, None if log is None else SessionLog(log), path, about)
 
 
-def _native_policy(policy: Policy | str | PolicyFunction, simulator: Simulator) -> tuple[Any, str]:
+def _native_policy(policy: Policy | str | PolicyFunction, size: int) -> tuple[Any, str]:
     """What the native rollout takes, and what logs call it."""
     if isinstance(policy, str):
         policy = Policy.parse(policy)
@@ -319,7 +384,6 @@ def _native_policy(policy: Policy | str | PolicyFunction, simulator: Simulator) 
         expected = "a Policy, its name or file, or a function"
         raise InvalidArgumentError(f"policy: expected {expected}, got {type(policy).__name__}")
     name = getattr(policy, "__qualname__", type(policy).__qualname__)
-    size = simulator.schema.action
     return functools.partial(_called, policy, size), f"python:{name}"
 
 

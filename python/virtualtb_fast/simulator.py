@@ -170,6 +170,11 @@ class Simulator:
         return self._native.name
 
     @property
+    def page_items(self) -> int:
+        """Items on a page."""
+        return self.config.response.items
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the file with the digest's own digits zeroed, in hexadecimal."""
         return self._native.digest

@@ -206,6 +206,27 @@ impl Catalog {
         Ok(selection)
     }
 
+    /// For each query the positions that meet all conditions and are among its own rows: those up to
+    /// its end in `rows`, from the end of the one before.
+    pub fn select_each(
+        &self,
+        conditions: &[Condition],
+        rows: &[u32],
+        ends: &[usize],
+    ) -> Result<Vec<Arc<Selection>>> {
+        self.mapped.check()?;
+        let mut conditions = conditions.to_vec();
+        let (mut selections, mut first) = (Vec::with_capacity(ends.len()), 0);
+        for end in ends {
+            conditions.push(Condition::Rows(rows[first..*end].to_vec()));
+            selections.push(Arc::new(self.combine(&conditions)?));
+            conditions.pop();
+            first = *end;
+        }
+        self.mapped.check_kept()?;
+        Ok(selections)
+    }
+
     fn combine(&self, conditions: &[Condition]) -> Result<Selection> {
         let rows = self.rows();
         let mut parts = Vec::new();

@@ -330,7 +330,7 @@ impl Table {
         let inside = match column.data_type() {
             DataType::FixedSizeList(..) => {
                 let list = column.as_fixed_size_list();
-                let start = list.value_offset_at(0) as usize;
+                let start = list.value_offset_at(0);
                 list.values().slice(start, column.len() * dimensions)
             }
             DataType::List(_) => {

@@ -189,6 +189,12 @@ pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
 
 /// The scalar source, compiled for this instruction set.
 #[target_feature(enable = "avx2,fma")]
+pub fn select(scores: &[f32], out: &mut [u32]) {
+    scalar::select(scores, out);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
 pub fn limits(job: Limits<'_>) {
     scalar::limits(job);
 }

@@ -4,7 +4,7 @@
 //! turns the fixed lanes into registers; `inline(always)` is what lets it.
 
 use super::scan::{BLOCK, CHUNKS, GROUP, Hit, Limits, NEVER, PAIR, PAIRS, Scan, Width};
-use super::{Categorical, Dense, HALF, Head, PANEL, Panels, Start, math};
+use super::{Categorical, Dense, HALF, Head, PANEL, Panels, Start, math, select};
 use crate::rng::{self, LANES, Origin};
 
 /// The leaky ReLU as a maximum: equal to it for slopes in [0, 1), and what `max` instructions do.
@@ -161,6 +161,12 @@ pub fn tanh(values: &mut [f32]) {
     for value in values {
         *value = math::tanh(*value);
     }
+}
+
+/// See [`super::Kernels::select`].
+#[inline(always)]
+pub fn select(scores: &[f32], out: &mut [u32]) {
+    select::select(scores, out);
 }
 
 /// See [`super::Kernels::sum_rows`].

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Int16Type, Int64Type, UInt8Type, UInt16Type};
+use arrow_array::types::{Float32Type, Int16Type, Int64Type, UInt8Type, UInt16Type, UInt32Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_buffer::ScalarBuffer;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -16,6 +16,9 @@ use crate::simulator::Schema;
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 32_768;
+
+/// More items than this on a page are taken for damage.
+const MOST_ITEMS: usize = 1 << 16;
 
 /// A log's file, open for reading.
 struct Reader {
@@ -65,7 +68,17 @@ fn open(path: &Path) -> Result<Reader> {
     }
     let schema: Schema = serde_json::from_str(text("schema")?)
         .map_err(|error| fail(format!("expected schema as JSON of this version, got {error}")))?;
-    let shape = Shape::from(&schema);
+    let items = match metadata.get("page_items") {
+        None => 0,
+        Some(items) => items
+            .parse()
+            .ok()
+            .filter(|items| (1..=MOST_ITEMS).contains(items))
+            .ok_or_else(|| {
+                fail(format!("expected page_items as a number, 1 to {MOST_ITEMS}, got {items:?}"))
+            })?,
+    };
+    let shape = Shape { items, ..Shape::from(&schema) };
     if *text("rows")? != rows.to_string() {
         return Err(fail(format!("expected {} rows, got {rows}", text("rows")?)));
     }
@@ -135,7 +148,11 @@ pub fn digest_file(path: &Path) -> Result<String> {
 fn piece(batch: &RecordBatch, shape: Shape, metadata: &Metadata) -> Result<Log, String> {
     for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let nulls = array.null_count();
-        if field.name() != "value" && nulls > 0 {
+        let may_be_null = match field.name().as_str() {
+            "value" => !shape.of_store(),
+            name => name == "hour",
+        };
+        if nulls > 0 && !may_be_null {
             return Err(format!("column {}: expected no nulls, got {nulls}", field.name()));
         }
     }
@@ -156,6 +173,14 @@ fn piece(batch: &RecordBatch, shape: Shape, metadata: &Metadata) -> Result<Log, 
         .collect::<Result<_, _>>()?;
     let outcome = outcome.keys().values().iter().map(|key| codes[usize::from(*key)]);
     let outcome: ScalarBuffer<u8> = outcome.collect();
+    let (value, hour, items) = if shape.of_store() {
+        let hours = column(11).as_primitive::<Float32Type>();
+        let hour = hours.iter().map(|hour| hour.unwrap_or(f32::NAN)).collect();
+        let value = column(10).as_primitive::<Float32Type>().values().clone();
+        (value, hour, list(12).as_primitive::<UInt32Type>().values().clone())
+    } else {
+        Default::default()
+    };
     Ok(Log {
         shape,
         metadata: metadata.clone(),
@@ -169,5 +194,8 @@ fn piece(batch: &RecordBatch, shape: Shape, metadata: &Metadata) -> Result<Log, 
         second: column(7).as_primitive::<UInt8Type>().values().clone(),
         outcome,
         units: column(9).as_primitive::<UInt16Type>().values().clone(),
+        value,
+        hour,
+        items,
     })
 }

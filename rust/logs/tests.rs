@@ -44,9 +44,9 @@ fn arrow_shares_the_columns() {
 #[test]
 fn freezing_and_thawing_copies_nothing() {
     let mut columns = Columns::default();
-    columns.resize(10, Shape { fields: 3, action: 5 });
+    columns.resize(10, Shape { fields: 3, action: 5, items: 0 });
     let before = columns.action.as_ptr();
-    let columns = columns.freeze(Shape { fields: 3, action: 5 }, Metadata::new()).thaw();
+    let columns = columns.freeze(Shape { fields: 3, action: 5, items: 0 }, Metadata::new()).thaw();
     assert_eq!((columns.action.as_ptr(), columns.len()), (before, 10));
 }
 

@@ -20,12 +20,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Noise, schema_digest};
+use super::{Noise, Place, Seen, schema_digest};
 use crate::error::{Error, Result};
 use crate::kernels::{Kernels, TILE};
 use crate::nn::{self, Activation, Mlp, OneHotTable, Scratch, Weights};
-use crate::session::Sessions;
-use crate::simulator::{LARGEST_ACTION, Simulator};
+use crate::simulator::LARGEST_ACTION;
 use crate::tensor_file::{self, Kind, Tensors, check_tensors, json};
 
 const KIND: Kind = Kind {
@@ -35,10 +34,8 @@ const KIND: Kind = Kind {
     keys: &["config", "provenance"],
 };
 
-/// Columns of an observation after the customer: last clicks, last second head, page.
-const TAIL: usize = 3;
-/// No column of an observation exceeds this.
-const LARGEST_OBSERVATION: f64 = 256.0;
+/// No column of an observation exceeds this: pages are counted with 16 bits at most.
+const LARGEST_OBSERVATION: f64 = 65_536.0;
 
 /// What follows a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -222,10 +219,10 @@ impl Network {
         (&self.tensors["observation.mean"].data, &self.tensors["observation.sd"].data)
     }
 
-    /// Packs the network for a simulator.
-    pub fn bind(&self, simulator: &Simulator) -> Result<BoundNetwork> {
-        let (schema, config) = (&simulator.schema, &self.config);
-        let want = (schema.observation_width(), schema.action);
+    /// Packs the network for a place.
+    pub fn bind(&self, place: Place<'_>) -> Result<BoundNetwork> {
+        let (schema, config) = (place.schema, &self.config);
+        let want = (place.observation_width, schema.action);
         if (config.inputs(), config.outputs()) != want {
             let expected =
                 format!("{} observation columns and {} action dimensions", want.0, want.1);
@@ -234,7 +231,7 @@ impl Network {
         }
         let digest = schema_digest(schema);
         if config.schema_digest != digest {
-            let expected = format!("schema {digest} of simulator {:?}", simulator.name);
+            let expected = format!("schema {digest} of {:?}", place.name);
             return Err(Error::argument("policy network", expected, &config.schema_digest));
         }
         let sizes: Vec<usize> = schema.customer.iter().map(|field| field.size).collect();
@@ -250,8 +247,8 @@ impl Network {
         Ok(BoundNetwork {
             table,
             rest,
-            mean: [mean[width], mean[width + 1], mean[width + 2]],
-            sd: [sd[width], sd[width + 1], sd[width + 2]],
+            mean: mean[width..].to_vec(),
+            sd: sd[width..].to_vec(),
             observation_clip: config.observation_clip.unwrap_or(f32::MAX),
             action_clip: config.action_clip,
             outputs: config.outputs(),
@@ -299,8 +296,9 @@ pub(super) struct BoundNetwork {
     table: OneHotTable,
     /// All layers, the first one from the columns after the customer on.
     rest: Mlp,
-    mean: [f32; TAIL],
-    sd: [f32; TAIL],
+    /// Of the columns after the customer.
+    mean: Vec<f32>,
+    sd: Vec<f32>,
     observation_clip: f32,
     action_clip: Option<[f32; 2]>,
     outputs: usize,
@@ -313,29 +311,28 @@ impl BoundNetwork {
         &self,
         kernels: Kernels,
         buffers: &mut super::Buffers,
-        sessions: &Sessions,
+        sessions: &impl Seen,
         lanes: &[usize],
         actions: &mut [f32],
         densities: &mut [f32],
     ) {
         let Buffers { scratch, tails } = &mut buffers.network;
         scratch.reserve(self.rest.widest().max(self.table.width()));
-        tails.resize(TILE * TAIL, 0.0);
+        let tail_width = self.mean.len();
+        tails.resize(TILE * tail_width, 0.0);
         let (width, stride) = (self.table.width(), self.rest.output_stride());
         for (tile, actions) in lanes.chunks(TILE).zip(actions.chunks_mut(TILE * self.outputs)) {
             let sums = scratch.sums().chunks_mut(width);
-            for (lane, (sum, tail)) in tile.iter().zip(sums.zip(tails.chunks_mut(TAIL))) {
+            for (lane, (sum, tail)) in tile.iter().zip(sums.zip(tails.chunks_mut(tail_width))) {
                 self.table.sum(kernels, sessions.customer(*lane), sum);
-                let lane = &sessions.lanes[*lane];
-                tail[0] = f32::from(lane.clicks);
-                tail[1] = f32::from(lane.second);
-                tail[2] = lane.page as f32;
-                for (value, (mean, sd)) in tail.iter_mut().zip(self.mean.iter().zip(self.sd)) {
+                sessions.tail(*lane, tail);
+                for (value, (mean, sd)) in tail.iter_mut().zip(self.mean.iter().zip(&self.sd)) {
                     let clip = self.observation_clip;
                     *value = ((*value - mean) / sd).clamp(-clip, clip);
                 }
             }
-            let outputs = self.rest.forward_from_sums(kernels, tile.len(), tails, TAIL, scratch);
+            let rest = &self.rest;
+            let outputs = rest.forward_from_sums(kernels, tile.len(), tails, tail_width, scratch);
             let rows = actions.chunks_mut(self.outputs).zip(outputs.chunks(stride));
             rows.for_each(|(action, output)| action.copy_from_slice(&output[..self.outputs]));
         }

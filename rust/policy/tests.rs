@@ -24,7 +24,7 @@ fn act(policy: &Policy, isa: Isa, count: usize) -> (Vec<f32>, Vec<f32>) {
     let simulator = testing::simulator(1);
     let kernels = Kernels::of(isa).unwrap();
     let (sessions, lanes) = sessions(&simulator, kernels, count);
-    let actor = policy.bind(&simulator).unwrap();
+    let actor = policy.bind(Place::from(&*simulator)).unwrap();
     let mut buffers = Buffers::default();
     let (mut actions, mut densities) = (vec![9.0; count * 5], vec![9.0; count]);
     actor.act(kernels, &mut buffers, &sessions, &lanes, &mut actions, &mut densities);
@@ -107,7 +107,7 @@ fn words_are_parsed_or_refused() {
         assert!(Policy::constant(action).is_err());
     }
     let short = Policy::constant(vec![0.0; 4]).unwrap();
-    let error = short.bind(&testing::simulator(1)).unwrap_err().to_string();
+    let error = short.bind(Place::from(&*testing::simulator(1))).unwrap_err().to_string();
     assert!(error.contains("expected 5 numbers"), "{error}");
 }
 
@@ -233,6 +233,6 @@ fn networks_that_cannot_be_are_refused() {
         assert!(error.contains(word) && error.contains("expected"), "{word}: {error}");
     }
     let other = network(true, |config, _| config.schema_digest = "0".repeat(64)).unwrap();
-    let error = other.bind(&testing::simulator(1)).unwrap_err().to_string();
+    let error = other.bind(Place::from(&*testing::simulator(1))).unwrap_err().to_string();
     assert!(error.contains("expected schema"), "{error}");
 }

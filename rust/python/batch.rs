@@ -6,8 +6,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
-use super::errors::{detached, exception, to_py};
+use super::errors::{detached, to_py};
 use super::simulator::PySimulator;
+use super::{refused_action, refused_argument, word};
 use crate::batch::{Anc, Autoreset, Reward, Rules, SessionBatch};
 use crate::error::Error;
 
@@ -27,20 +28,15 @@ type StepTuple<'py> = (
 );
 type OneTuple<'py> = (Bound<'py, PyArray1<f32>>, f64, bool, bool, Bound<'py, PyDict>);
 
-/// One of some words, or an error that lists them.
-fn word<T: Copy>(what: &str, value: &str, words: &[(&str, T)]) -> PyResult<T> {
-    words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let expected: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        to_py(Error::argument(what, format!("one of {}", expected.join(", ")), value))
-    })
-}
-
-fn refused_action(message: String) -> PyErr {
-    exception("InvalidActionError", (message,))
-}
-
-fn refused_argument(message: String) -> PyErr {
-    exception("InvalidArgumentError", (message,))
+/// The number of environments and of threads; negative numbers become 0, which the batch refuses.
+pub fn sizes(num_envs: i64, num_threads: Option<i64>) -> PyResult<[Option<usize>; 2]> {
+    let values = [Some(num_envs), num_threads];
+    for (what, value) in ["num_envs", "num_threads"].into_iter().zip(values) {
+        if let Some(value) = value.filter(|value| *value < 1) {
+            return Err(to_py(Error::argument(what, "a positive number", value)));
+        }
+    }
+    Ok(values.map(|value| value.map(|value| usize::try_from(value).unwrap_or(0))))
 }
 
 #[pymethods]
@@ -62,15 +58,7 @@ impl PySessionBatch {
         let rules = Rules {
             quirks,
             clip,
-            autoreset: word(
-                "autoreset_mode",
-                autoreset,
-                &[
-                    ("NextStep", Autoreset::NextStep),
-                    ("SameStep", Autoreset::SameStep),
-                    ("Disabled", Autoreset::Disabled),
-                ],
-            )?,
+            autoreset: word("autoreset_mode", autoreset, &Autoreset::WORDS)?,
             reward: word(
                 "reward",
                 reward,
@@ -78,15 +66,9 @@ impl PySessionBatch {
             )?,
             anc: anc.map(|(rho, mu)| Anc { rho, mu }),
         };
-        // Negative numbers become 0, which the batch refuses in its own words.
-        let size = |value: i64| usize::try_from(value).unwrap_or(0);
-        for (what, value) in [("num_envs", Some(num_envs)), ("num_threads", num_threads)] {
-            if let Some(value) = value.filter(|value| *value < 1) {
-                return Err(to_py(Error::argument(what, "a positive number", value)));
-            }
-        }
+        let [num_envs, num_threads] = sizes(num_envs, num_threads)?;
         let simulator = simulator.0.clone();
-        detached(py, || SessionBatch::new(simulator, size(num_envs), num_threads.map(size), rules))
+        detached(py, || SessionBatch::new(simulator, num_envs.unwrap_or(0), num_threads, rules))
             .map(Self)
     }
 

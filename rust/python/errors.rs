@@ -30,8 +30,10 @@ pub fn to_py(error: Error) -> PyErr {
     match error {
         Error::Argument { .. } => exception("InvalidArgumentError", (message,)),
         Error::Action { .. } => exception("InvalidActionError", (message,)),
+        Error::World { .. } => exception("DegenerateWorldError", (message,)),
         Error::State(_) => exception("StateError", (message,)),
         Error::Format { .. } => exception("FileFormatError", (message,)),
+        Error::Model(_) => exception("CustomerModelError", (message,)),
         Error::Policy(_) => exception("PolicyError", (message,)),
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         Error::Io { path, source } => match source.raw_os_error() {

@@ -55,6 +55,11 @@ impl PyLog {
         columns.set_item("second", view(slf, &log.second, None)?)?;
         columns.set_item("outcome", view(slf, &log.outcome, None)?)?;
         columns.set_item("units", view(slf, &log.units, None)?)?;
+        if log.shape.of_store() {
+            columns.set_item("value", view(slf, &log.value, None)?)?;
+            columns.set_item("hour", view(slf, &log.hour, None)?)?;
+            columns.set_item("items", view(slf, &log.items, Some(log.shape.items))?)?;
+        }
         Ok(columns)
     }
 

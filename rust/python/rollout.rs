@@ -12,6 +12,7 @@ use super::errors::{detached, exception, to_py};
 use super::log::PyLog;
 use super::policy::PyPolicy;
 use super::simulator::PySimulator;
+use super::store::PyStore;
 use crate::error::{Error, Result};
 use crate::rollout::{Observed, Options, Output, Source, Summary, Target, Watch, rollout as play};
 
@@ -65,6 +66,11 @@ fn summary<'py>(py: Python<'py>, counts: &Summary) -> PyResult<Bound<'py, PyDict
         ("clicks_squared", counts.clicks_squared),
         ("pages_squared", counts.pages_squared),
         ("clicks_times_pages", counts.clicks_times_pages),
+        ("pages_with_purchase", counts.pages_with_purchase),
+        ("purchases_squared", counts.purchases_squared),
+        ("purchases_times_pages", counts.purchases_times_pages),
+        ("units", counts.units),
+        ("cents", counts.cents),
     ] {
         out.set_item(name, value)?;
     }
@@ -78,14 +84,21 @@ fn summary<'py>(py: Python<'py>, counts: &Summary) -> PyResult<Bound<'py, PyDict
     Ok(out)
 }
 
+/// What sessions are played in.
+#[derive(FromPyObject)]
+enum Place {
+    Simulator(Py<PySimulator>),
+    Store(Py<PyStore>),
+}
+
 /// Plays whole sessions.
 #[pyfunction]
-#[pyo3(signature = (simulator, policy, *, name, seed, sessions, pages, num_threads, batch_size, keep, out,
+#[pyo3(signature = (place, policy, *, name, seed, sessions, pages, num_threads, batch_size, keep, out,
                     overwrite, progress))]
 #[allow(clippy::too_many_arguments, reason = "keywords of one Python call")]
 fn rollout<'py>(
     py: Python<'py>,
-    simulator: &PySimulator,
+    place: Place,
     policy: &Bound<'py, PyAny>,
     name: &str,
     seed: u64,
@@ -112,7 +125,10 @@ fn rollout<'py>(
         None => Output::Nowhere,
     };
     let options = Options { seed, target, threads: num_threads, batch_size, output };
-    let size = simulator.0.schema.action;
+    let size = match &place {
+        Place::Simulator(simulator) => simulator.get().0.schema.action,
+        Place::Store(store) => store.get().0.schema.action,
+    };
     let native = policy.cast::<PyPolicy>().ok().map(Bound::get);
     let callable = policy.clone().unbind();
     let raised = Raised::default();
@@ -137,7 +153,10 @@ fn rollout<'py>(
             Some(policy) => Source::Policy(&policy.0),
             None => Source::Callback { name: name.to_owned(), choose: &mut called },
         };
-        play(&simulator.0, source, &options, &watch)
+        match &place {
+            Place::Simulator(simulator) => play(&*simulator.get().0, source, &options, &watch),
+            Place::Store(store) => play(&*store.get().0, source, &options, &watch),
+        }
     });
     match raised.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),

@@ -1,6 +1,6 @@
 //! Where the blocks of a rollout go, in order.
 
-use super::{Output, Player, Summary};
+use super::{Output, Player, Scene, Summary};
 use crate::error::Result;
 use crate::logs::{Columns, Encoder, FileWriter, Log, Metadata, RowGroup, Shape};
 
@@ -42,7 +42,11 @@ impl Sink {
     }
 
     /// Appends a block: the player's rows, or these encoded.
-    pub fn take(&mut self, player: &Player<'_>, encoded: Option<RowGroup>) -> Result<()> {
+    pub fn take<S: Scene>(
+        &mut self,
+        player: &Player<'_, S>,
+        encoded: Option<RowGroup>,
+    ) -> Result<()> {
         match (&mut self.target, encoded) {
             (Target::Nowhere, _) => {}
             (Target::Memory(columns), _) => columns.append(&player.columns),

@@ -21,6 +21,16 @@ pub struct Summary {
     pub pages_squared: u64,
     /// Sum over sessions of clicks times pages.
     pub clicks_times_pages: u64,
+    /// Pages on which something was bought.
+    pub pages_with_purchase: u64,
+    /// Sum over sessions of pages with a purchase, squared.
+    pub purchases_squared: u64,
+    /// Sum over sessions of pages with a purchase times pages.
+    pub purchases_times_pages: u64,
+    /// Units bought: TV.
+    pub units: u64,
+    /// Price of all that was bought, in cents: TT. 0 where there are no prices.
+    pub cents: u64,
     /// Sessions by number of pages; entry 0 is 0.
     pub sessions_by_length: Vec<u64>,
     /// Clicks by page number.
@@ -37,6 +47,7 @@ impl Summary {
         for length in lengths {
             let rows = start..start + *length as usize;
             summary.count(&columns.clicks[rows.clone()], &columns.second[rows.clone()]);
+            summary.count_purchases(&columns.units[rows.clone()], columns.value.get(rows.clone()));
             start = rows.end;
         }
         summary
@@ -69,6 +80,18 @@ impl Summary {
         self.clicks_times_pages += total * length;
     }
 
+    /// Counts what was bought in one session.
+    fn count_purchases(&mut self, units: &[u16], value: Option<&[f32]>) {
+        let purchases = units.iter().filter(|units| **units > 0).count() as u64;
+        self.pages_with_purchase += purchases;
+        self.purchases_squared += purchases * purchases;
+        self.purchases_times_pages += purchases * units.len() as u64;
+        self.units += units.iter().map(|units| u64::from(*units)).sum::<u64>();
+        // Prices are whole cents, few enough for f32 to tell them apart.
+        let cents = |value: &f32| (f64::from(*value) * 100.0).round() as u64;
+        self.cents += value.unwrap_or_default().iter().map(cents).sum::<u64>();
+    }
+
     /// Adds the counts of other sessions.
     pub fn merge(&mut self, other: &Self) {
         self.pages += other.pages;
@@ -79,6 +102,11 @@ impl Summary {
         self.clicks_squared += other.clicks_squared;
         self.pages_squared += other.pages_squared;
         self.clicks_times_pages += other.clicks_times_pages;
+        self.pages_with_purchase += other.pages_with_purchase;
+        self.purchases_squared += other.purchases_squared;
+        self.purchases_times_pages += other.purchases_times_pages;
+        self.units += other.units;
+        self.cents += other.cents;
         let pairs = [
             (&mut self.sessions_by_length, &other.sessions_by_length),
             (&mut self.clicks_by_page, &other.clicks_by_page),

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use super::*;
 use crate::kernels::Isa;
 use crate::session::{Arrival, Lane, Sessions, Workspace};
+use crate::simulator::Simulator;
 use crate::testing;
 
-const QUIET: Watch<'_> = Watch { interrupt: &|| Ok(()), progress: &|_, _| () };
+pub(super) const QUIET: Watch<'_> = Watch { interrupt: &|| Ok(()), progress: &|_, _| () };
 
-fn options(sessions: u64) -> Options {
+pub(super) fn options(sessions: u64) -> Options {
     Options {
         seed: 7,
         target: Target::Sessions(sessions),
@@ -25,7 +26,7 @@ fn play(simulator: &Simulator, policy: &str, options: &Options) -> (Log, Summary
 }
 
 /// A file's name that no other test uses.
-fn temporary(name: &str) -> PathBuf {
+pub(super) fn temporary(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("virtualtb-{}-{name}.parquet", std::process::id()))
 }
 
@@ -97,10 +98,10 @@ fn files_hold_the_same_rows_and_the_same_bytes() {
         let path = temporary(&format!("same-{threads}"));
         let output = Output::File { path: path.clone(), overwrite: false };
         let run = Options { threads: Some(threads), output, ..options(BLOCK + 10) };
-        let (none, summary) = rollout(&simulator, Source::Policy(&policy), &run, &QUIET).unwrap();
+        let (none, summary) = rollout(&*simulator, Source::Policy(&policy), &run, &QUIET).unwrap();
         assert!(none.is_none());
         assert_eq!(summary, counts);
-        let error = rollout(&simulator, Source::Policy(&policy), &run, &QUIET).unwrap_err();
+        let error = rollout(&*simulator, Source::Policy(&policy), &run, &QUIET).unwrap_err();
         assert!(error.to_string().contains("got a file that exists"), "{error}");
         files.push(std::fs::read(&path).unwrap());
         let back = Log::read(&path).unwrap();
@@ -128,7 +129,7 @@ fn an_interrupted_run_leaves_whole_blocks_in_a_partial_file() {
             interrupt: &|| if seen.get() > 2 * BLOCK { Err(Error::Interrupted) } else { Ok(()) },
             progress: &|_, sessions| seen.set(sessions),
         };
-        let error = rollout(&simulator, Source::Policy(&policy), &run, &watch).unwrap_err();
+        let error = rollout(&*simulator, Source::Policy(&policy), &run, &watch).unwrap_err();
         assert!(matches!(error, Error::Interrupted));
         assert!(!path.exists());
         let partial = crate::tensor_file::partial(&path);
@@ -149,7 +150,7 @@ fn functions_see_what_native_policies_see() {
     let simulator = testing::simulator(3);
     let action = [0.25, -0.5, 1.0, 0.0, -1.0];
     let policy = Policy::constant(action.to_vec()).unwrap();
-    let (want, _) = rollout(&simulator, Source::Policy(&policy), &options(2000), &QUIET).unwrap();
+    let (want, _) = rollout(&*simulator, Source::Policy(&policy), &options(2000), &QUIET).unwrap();
     let want = want.unwrap();
     let width = simulator.schema.observation_width();
     let mut pages_seen = 0;
@@ -166,7 +167,7 @@ fn functions_see_what_native_policies_see() {
         };
         let source = Source::Callback { name: "test".into(), choose: &mut choose };
         let run = Options { batch_size: Some(batch_size), ..options(2000) };
-        let (log, _) = rollout(&simulator, source, &run, &QUIET).unwrap();
+        let (log, _) = rollout(&*simulator, source, &run, &QUIET).unwrap();
         assert_eq!(log.unwrap().digest(), want.digest());
     }
     assert_eq!(pages_seen, 3 * want.len());
@@ -181,18 +182,18 @@ fn functions_that_fail_end_the_rollout() {
         Ok(())
     };
     let source = Source::Callback { name: "test".into(), choose: &mut choose };
-    let error = rollout(&simulator, source, &options(10), &QUIET).unwrap_err().to_string();
+    let error = rollout(&*simulator, source, &options(10), &QUIET).unwrap_err().to_string();
     assert!(error.contains("got NaN for session 1, page 0"), "{error}");
     let mut choose = |_: Observed<'_>, _: &mut [f32]| Err(Error::Policy("no".into()));
     let source = Source::Callback { name: "test".into(), choose: &mut choose };
-    assert!(rollout(&simulator, source, &options(10), &QUIET).is_err());
+    assert!(rollout(&*simulator, source, &options(10), &QUIET).is_err());
 }
 
 #[test]
 fn actions_are_clipped_into_the_range() {
     let simulator = testing::simulator(3);
     let policy = Policy::constant(vec![3.0, -3.0, 0.5, 1.0, -1.0]).unwrap();
-    let (log, _) = rollout(&simulator, Source::Policy(&policy), &options(5), &QUIET).unwrap();
+    let (log, _) = rollout(&*simulator, Source::Policy(&policy), &options(5), &QUIET).unwrap();
     assert_eq!(log.unwrap().action[..5], [1.0, -1.0, 0.5, 1.0, -1.0]);
 }
 
@@ -209,7 +210,7 @@ fn bad_arguments_are_refused() {
     ];
     for options in refused {
         let policy = Policy::parse("zero").unwrap();
-        let error = rollout(&simulator, Source::Policy(&policy), &options, &QUIET).unwrap_err();
+        let error = rollout(&*simulator, Source::Policy(&policy), &options, &QUIET).unwrap_err();
         assert!(matches!(error, Error::Argument { .. }), "{error}");
     }
 }

@@ -17,6 +17,7 @@ import virtualtb_fast as vtb
 from virtualtb_fast import cli
 from virtualtb_fast.logs import read_log
 from virtualtb_fast.rollout import rollout
+from virtualtb_fast.store import GroundTruthStore
 
 
 @pytest.fixture
@@ -81,6 +82,23 @@ def test_rollout_takes_pages(saved: str, capsys: pytest.CaptureFixture[str]) -> 
     report = json.loads(run(capsys, *words, "--pages", "1e4")[1])
     assert 10_000 <= report["pages"] < 10_100
     assert json.loads(run(capsys, *words)[1])["sessions"] == 10_000
+
+
+def test_rollout_plays_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seed, out = 3 << 32, str(tmp_path / "store.parquet")
+    words = ["rollout", "--store", str(seed), "--policy", "logger", "--sessions", "500"]
+    code, text, error = run(capsys, *words, "--out", out)
+    assert (code, error) == (0, "")
+    want = rollout(GroundTruthStore(seed), "logger", sessions=500)
+    assert read_log(out).digest() == want.digest()
+    for part in (f"{want.r2p:.5f}", f"{want.tv:,} units", f"{want.tt:,.2f} of money"):
+        assert part in text
+    report = json.loads(run(capsys, *words, "--json", "--items", "4000")[1])
+    assert report["store"] == "ground-truth-store"
+    assert report["store_digest"] != GroundTruthStore(seed).digest
+    code, _, error = run(capsys, "rollout", "--items", "4000")
+    assert code == 2
+    assert "expected --store with it" in error
 
 
 def test_rollout_draws_a_picture(

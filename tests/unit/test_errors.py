@@ -10,6 +10,8 @@ import virtualtb_fast as vtb
 from virtualtb_fast import _core, errors
 
 BUILT_IN = {
+    "CustomerModelError": RuntimeError,
+    "DegenerateWorldError": ValueError,
     "FileFormatError": ValueError,
     "InvalidActionError": ValueError,
     "InvalidArgumentError": ValueError,

@@ -75,6 +75,7 @@ def test_only_the_wrappers_use_the_native_module() -> None:
         "policies",
         "rollout.py",
         "simulator.py",
+        "store.py",
     }
     assert native_users() <= allowed
     assert "envs" in native_users()

@@ -3,9 +3,10 @@
 virtualtb-fast bench catalog --items 1e6
 virtualtb-fast bench catalog --array items.npy --plot speed.png
 
-Exact search over a catalogue of N items against faiss (IndexFlatIP, IVF, HNSW), usearch and numpy:
-queries a second (a batch of 256, and one at a time), recall against double precision, build time
-and memory. Answers are compared before anything is timed.
+Exact search over a catalogue of N items against faiss (IndexFlatIP, IVF, HNSW),
+usearch and numpy: queries a second (a batch of 256, and one at a time), recall
+against double precision, build time and memory. Answers are compared before
+anything is timed.
 """
 
 from __future__ import annotations

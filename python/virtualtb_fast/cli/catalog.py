@@ -278,11 +278,12 @@ def _verify(options: argparse.Namespace) -> int:
 def _load(path: str) -> NDArray[Any]:
     """An array, mapped, so that its size does not matter."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise OutputError(error.errno, error.strerror, path) from error
     except ValueError as error:
         raise InvalidArgumentError(f"{path}: expected an array (.npy), got {error}") from error
+    return array
 
 
 def _weights(options: argparse.Namespace, dimensions: int) -> NDArray[Any]:

@@ -3,11 +3,15 @@
 Sessions 0, 1, 2, ... of the seed's stream are played to their ends. The same
 seed gives the same bytes, whatever the number of threads and the CPU.
 
+With --store the customers are those of a ground-truth store, whose true
+behaviour is known; WORLD is its seed, and the log has items and prices.
+
 policies:
   random          uniform on the action box
   zero            no preference
   gaussian:SIGMA  normal with standard deviation SIGMA
   constant:FILE   one action for every page, from a .npy or text file
+  logger          what a store's logs are made with (also logger:query)
   FILE            a policy network, .safetensors
 """
 
@@ -21,8 +25,9 @@ from typing import Any
 
 from virtualtb_fast.cli import common
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
-from virtualtb_fast.rollout import Rollout, rollout
+from virtualtb_fast.rollout import Rollout, Summary, rollout
 from virtualtb_fast.simulator import DEFAULT, Simulator, load_simulator
+from virtualtb_fast.store import GroundTruthStore
 
 _SESSIONS = 10_000
 
@@ -30,11 +35,24 @@ _SESSIONS = 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``rollout``."""
     play = parser.add_argument_group("what is played")
-    play.add_argument(
+    place = play.add_mutually_exclusive_group()
+    place.add_argument(
         "--simulator",
         default=DEFAULT,
         metavar="NAME|FILE",
         help=f"a simulator (default: {DEFAULT})",
+    )
+    place.add_argument(
+        "--store",
+        type=common.whole(0, 2**64 - 1),
+        metavar="WORLD",
+        help="or the ground-truth store of this seed",
+    )
+    play.add_argument(
+        "--items",
+        type=common.whole(1, 2**32 - 2),
+        metavar="N",
+        help="items of the store (default: 5,000)",
     )
     play.add_argument(
         "--policy", default="random", metavar="POLICY", help="see above (default: random)"
@@ -71,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         from virtualtb_fast.evaluation import plots
 
         plots.require(options.plot)
-    simulator = load_simulator(options.simulator)
+    place = _place(options)
     sessions, pages = options.sessions, options.pages
     if sessions is None and pages is None:
         sessions = _SESSIONS
@@ -79,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with common.Progress(total, unit, quiet=options.json) as progress:
             played = rollout(
-                simulator,
+                place,
                 options.policy,
                 sessions=sessions,
                 pages=pages,
@@ -94,12 +112,21 @@ def run(options: argparse.Namespace) -> int:
         _say_what_is_left(options.out)
         raise
     if options.plot is not None:
-        plots.sessions(played.summary, options.plot, title=_title(simulator, options))
+        plots.sessions(played.summary, options.plot, title=_title(place, options))
     if options.json:
-        common.print_json(_report(simulator, played, options))
+        common.print_json(_report(place, played, options))
     else:
-        common.print_table(_table(simulator, played, options))
+        common.print_table(_table(place, played, options))
     return 0
+
+
+def _place(options: argparse.Namespace) -> Simulator | GroundTruthStore:
+    if options.store is not None:
+        items = {} if options.items is None else {"items": options.items}
+        return GroundTruthStore(seed=options.store, **items)
+    if options.items is not None:
+        raise InvalidArgumentError("--items: expected --store with it, got a simulator")
+    return load_simulator(options.simulator)
 
 
 def _refuse_existing(options: argparse.Namespace) -> None:
@@ -115,15 +142,19 @@ def _say_what_is_left(path: str | None) -> None:
         print(f"the pages so far are in {path}.partial", file=sys.stderr)
 
 
-def _title(simulator: Simulator, options: argparse.Namespace) -> str:
-    return f"{simulator.name}, policy {options.policy}, seed {options.seed}"
+def _title(place: Simulator | GroundTruthStore, options: argparse.Namespace) -> str:
+    world = "" if options.store is None else f" {options.store}"
+    return f"{place.name}{world}, policy {options.policy}, seed {options.seed}"
 
 
-def _report(simulator: Simulator, played: Rollout, options: argparse.Namespace) -> dict[str, Any]:
+def _report(
+    place: Simulator | GroundTruthStore, played: Rollout, options: argparse.Namespace
+) -> dict[str, Any]:
+    kind = "simulator" if isinstance(place, Simulator) else "store"
     return {
         "command": "rollout",
-        "simulator": simulator.name,
-        "simulator_digest": simulator.digest,
+        kind: place.name,
+        f"{kind}_digest": place.digest,
         "policy": options.policy,
         "seed": options.seed,
         "threads": options.threads,
@@ -134,17 +165,16 @@ def _report(simulator: Simulator, played: Rollout, options: argparse.Namespace) 
 
 
 def _table(
-    simulator: Simulator, played: Rollout, options: argparse.Namespace
+    place: Simulator | GroundTruthStore, played: Rollout, options: argparse.Namespace
 ) -> list[tuple[str, str]]:
     summary = played.summary
+    kind = "store" if summary.priced else "simulator"
     rows = [
-        ("simulator", f"{simulator.name} ({simulator.digest[:12]})"),
+        (kind, f"{place.name} ({place.digest[:12]})"),
         ("policy", f"{options.policy}, seed {options.seed}"),
         ("pages", f"{summary.pages:,}"),
         ("sessions", f"{summary.sessions:,}"),
-        ("CTR", f"{summary.ctr:.5f}{_interval(summary.ctr_interval, 5)}"),
-        ("", f"clicks / ({summary.page_items} x pages); interval by whole sessions"),
-        ("clicked pages", f"{summary.click_rate:.2%}"),
+        *(_sold(summary) if summary.priced else _clicked(summary)),
         (
             "session length",
             f"{summary.mean_session_length:.3f} pages"
@@ -157,6 +187,24 @@ def _table(
     if options.plot is not None:
         rows.append(("picture in", options.plot))
     return rows
+
+
+def _clicked(summary: Summary) -> list[tuple[str, str]]:
+    return [
+        ("CTR", f"{summary.ctr:.5f}{_interval(summary.ctr_interval, 5)}"),
+        ("", f"clicks / ({summary.page_items} x pages); interval by whole sessions"),
+        ("clicked pages", f"{summary.click_rate:.2%}"),
+    ]
+
+
+def _sold(summary: Summary) -> list[tuple[str, str]]:
+    return [
+        ("R2P", f"{summary.r2p:.5f}{_interval(summary.r2p_interval, 5)}"),
+        ("", "pages with a purchase / pages; interval by whole sessions"),
+        ("CTR", f"{summary.ctr:.5f}, purchases / ({summary.page_items} x pages)"),
+        ("TV", f"{summary.tv:,} units sold"),
+        ("TT", f"{summary.tt:,.2f} of money taken"),
+    ]
 
 
 def _interval(bounds: tuple[float, float], digits: int) -> str:

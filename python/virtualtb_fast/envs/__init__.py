@@ -12,6 +12,7 @@ __all__ = ["register"]
 _MODULES = "virtualtb_fast.envs"
 
 _ENTRY_POINTS = {
+    "GroundTruthStore-v0": ("store:GroundTruthStoreEnv", "store:GroundTruthStoreVector"),
     "VirtualTB-v0": ("virtualtb:VirtualTBV0", "vector:VirtualTBV0Vector"),
     "VirtualTB-v1": ("virtualtb:VirtualTBV1", "vector:VirtualTBV1Vector"),
 }

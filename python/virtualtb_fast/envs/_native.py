@@ -46,10 +46,10 @@ class Rules:
 
     def batch(self, simulator: Simulator) -> _core.SessionBatch:
         """A new batch, not yet reset; raises `InvalidArgumentError` for what makes no sense."""
-        _check_size("num_envs", self.num_envs)
+        check_size("num_envs", self.num_envs)
         if self.num_threads is not None:
-            _check_size("num_threads", self.num_threads)
-        _check_text("reward", self.reward)
+            check_size("num_threads", self.num_threads)
+        check_text("reward", self.reward)
         return _core.SessionBatch(
             simulator._native,
             self.num_envs,
@@ -58,7 +58,7 @@ class Rules:
             clip=self.clip,
             autoreset=self.autoreset,
             reward=self.reward,
-            anc=None if self.anc is None else _pair(self.anc),
+            anc=None if self.anc is None else pair(self.anc),
         )
 
 
@@ -81,38 +81,27 @@ class NativeEnv:
     _np_random: np.random.Generator | None
     _np_random_seed: int | None
     render_mode: str | None
-    simulator: Simulator
-    page_base: int
 
-    _rules: Rules
-    _batch: _core.SessionBatch
+    _rules: Any
+    """The arguments from which a batch can be made again: `Rules`, or a store's."""
+    _batch: Any
+    """The native batch, or `Closed`."""
     _seeded: NDArray[np.bool_]
     """Which environments have a stream of their own."""
 
-    def _open(
-        self, simulator: Simulator, page_base: Any, render_mode: str | None, rules: Rules
-    ) -> tuple[spaces.Space[NDArray[Any]], spaces.Space[NDArray[np.float32]]]:
-        """Makes the batch; returns the observation and action space of one environment."""
+    def _source(self) -> Any:
+        """What the batch plays in: a simulator or a store."""
+        raise NotImplementedError
+
+    def _make(self, rules: Any, render_mode: str | None) -> None:
+        """Makes the batch, not yet reset."""
         if render_mode is not None and render_mode not in RENDER_MODES:
             expected = f"None, {' or '.join(RENDER_MODES)}"
             raise InvalidArgumentError(f"render_mode: expected {expected}, got {render_mode!r}")
-        self.simulator = simulator.with_page_base(page_base)
-        self.page_base = page_base
         self.render_mode = render_mode
         self._rules = rules
-        self._batch = rules.batch(self.simulator)
+        self._batch = rules.batch(self._source())
         self._seeded = np.zeros(rules.num_envs, np.bool_)
-        schema = self.simulator.schema
-        high = self.simulator.config.observation_high(schema)
-        high[schema.page_column] += page_base
-        dtype: type[np.int32 | np.float32] = np.float32
-        if rules.published_spaces:
-            dtype = np.int32
-            high[schema.clicks_column : schema.page_column] = V0_PUBLISHED_HIGH
-        low, top = schema.action_range
-        observation: Any = spaces.Box(np.zeros_like(high, dtype), high.astype(dtype), dtype=dtype)
-        action: Any = spaces.Box(low, top, (schema.action,), np.float32)
-        return observation, action
 
     def _reset(
         self, seeds: Sequence[int | None] | int | None, mask: NDArray[np.bool_] | None
@@ -138,7 +127,7 @@ class NativeEnv:
         return self._dress(observations)
 
     def _is_open(self) -> bool:
-        return isinstance(self._batch, _core.SessionBatch)
+        return not isinstance(self._batch, Closed)
 
     def _given(
         self, seeds: Sequence[int | None] | int | None
@@ -176,11 +165,7 @@ class NativeEnv:
         return int(self._np_random.integers(1 << 63))
 
     def _dress(self, observations: NDArray[np.float32]) -> NDArray[Any]:
-        """Observations as this environment shows them: with its first page and its dtype."""
-        if self.page_base:
-            observations[..., -1] += self.page_base
-        if self._rules.published_spaces:
-            return observations.astype(np.float64)
+        """Observations as this environment shows them."""
         return observations
 
     def _forget_page(self) -> None:
@@ -191,16 +176,17 @@ class NativeEnv:
 
         Restoring it shows the same customers again: the same actions then give the same answers,
         other actions what these customers would have done instead. It is bound to the simulator
-        and to the number of environments.
+        or store, and to the number of environments.
         """
-        return self._batch.get_state() + np.packbits(self._seeded).tobytes()
+        state: bytes = self._batch.get_state()
+        return state + np.packbits(self._seeded).tobytes()
 
     def set_state(self, state: bytes) -> None:
         """Puts a snapshot back.
 
         Raises:
-            FileFormatError: bytes that `get_state` did not make, or made with another simulator
-                or number of environments. The environments are then as they were.
+            FileFormatError: bytes that `get_state` did not make, or made with another simulator,
+                store or number of environments. The environments are then as they were.
         """
         state = _bytes(state)
         count = self._rules.num_envs
@@ -219,10 +205,47 @@ class NativeEnv:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if state["_batch"] is None:
-            self._batch = Closed()  # type: ignore[assignment]
+            self._batch = Closed()
         else:
-            self._batch = self._rules.batch(self.simulator)
+            self._batch = self._rules.batch(self._source())
             self._batch.set_state(state["_batch"])
+
+
+class SimulatorEnv(NativeEnv):
+    """What the environments that play in a simulator share: its spaces, its first page."""
+
+    simulator: Simulator
+    page_base: int
+
+    def _source(self) -> Simulator:
+        return self.simulator
+
+    def _open(
+        self, simulator: Simulator, page_base: Any, render_mode: str | None, rules: Rules
+    ) -> tuple[spaces.Space[NDArray[Any]], spaces.Space[NDArray[np.float32]]]:
+        """Makes the batch; returns the observation and action space of one environment."""
+        self.simulator = simulator.with_page_base(page_base)
+        self.page_base = page_base
+        self._make(rules, render_mode)
+        schema = self.simulator.schema
+        high = self.simulator.config.observation_high(schema)
+        high[schema.page_column] += page_base
+        dtype: type[np.int32 | np.float32] = np.float32
+        if rules.published_spaces:
+            dtype = np.int32
+            high[schema.clicks_column : schema.page_column] = V0_PUBLISHED_HIGH
+        low, top = schema.action_range
+        observation: Any = spaces.Box(np.zeros_like(high, dtype), high.astype(dtype), dtype=dtype)
+        action: Any = spaces.Box(low, top, (schema.action,), np.float32)
+        return observation, action
+
+    def _dress(self, observations: NDArray[np.float32]) -> NDArray[Any]:
+        """Observations as this environment shows them: with its first page and its dtype."""
+        if self.page_base:
+            observations[..., -1] += self.page_base
+        if self._rules.published_spaces:
+            return observations.astype(np.float64)
+        return observations
 
 
 def _bytes(state: object) -> bytes:
@@ -232,19 +255,19 @@ def _bytes(state: object) -> bytes:
     return state
 
 
-def _check_size(what: str, value: object) -> None:
+def check_size(what: str, value: object) -> None:
     good = isinstance(value, int) and not isinstance(value, bool)
     # The native module has bounds of its own; here it is only what it could not read at all.
     if not good or abs(value) >= 1 << 62:  # type: ignore[arg-type]
         raise InvalidArgumentError(f"{what}: expected a positive number, got {value!r}")
 
 
-def _check_text(what: str, value: object) -> None:
+def check_text(what: str, value: object) -> None:
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{what}: expected a text, got {value!r}")
 
 
-def _pair(anc: Any) -> tuple[float, float]:
+def pair(anc: Any) -> tuple[float, float]:
     try:
         rho, mu = anc
         return float(rho), float(mu)

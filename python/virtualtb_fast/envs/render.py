@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast import _core
+from virtualtb_fast.schema import Schema
 from virtualtb_fast.simulator import Simulator
+from virtualtb_fast.store import GroundTruthStore
 
 _WIDTH = 78
 _LABEL = 10
@@ -39,12 +42,9 @@ def frame(
     schema, response = simulator.schema, simulator.config.response
     pages, clicks = int(session["page"]), int(session["total_clicks"])
     over = pages > 0 and page is not None and bool(page["over"])
-    head = f"{title} · {simulator.name}"
-    where = f"session {session['session']}, page {pages}{', over' if over else ''}"
-    lines = [head + where.rjust(max(len(where) + 2, _WIDTH - len(head)))]
-    pairs = zip(schema.customer, schema.codes(observation).tolist(), strict=True)
+    lines = _head(f"{title} · {simulator.name}", session, over)
     label = "next" if over and page is not None and page["replaced"] else "customer"
-    lines += _line(label, "  ".join(f"{field.name}={code}" for field, code in pairs))
+    lines += _customer(label, schema, observation)
     if pages == 0 or page is None:
         return "\n".join([*lines, *_line("page", "none shown yet")])
     lines += _line("action", _action(np.asarray(page["action"], np.float64)))
@@ -53,6 +53,53 @@ def frame(
     slots = pages * response.items
     lines += _line("CTR", f"{clicks / slots:.4f}  ({clicks} clicks on {slots} items shown)")
     return "\n".join(lines)
+
+
+def store_frame(
+    title: str,
+    store: GroundTruthStore,
+    observation: NDArray[Any],
+    session: Mapping[str, Any],
+    page: Mapping[str, Any] | None,
+) -> str:
+    """One session in a store as text.
+
+    Args:
+        title: What to call the environment.
+        store: The store that it plays in.
+        observation: Its current observation, shape (D,).
+        session: The ``session``'s number, ``page`` and ``buys`` so far.
+        page: The last page's ``action`` (27,), ``items`` (10,), ``slot``, ``outcome``, ``value``,
+            and whether it was the last of the session (``over``); None before the first page.
+    """
+    pages, buys = int(session["page"]), int(session["buys"])
+    over = pages > 0 and page is not None and bool(page["over"])
+    lines = _head(f"{title} · {store.digest[:8]}", session, over)
+    lines += _customer("customer", store.schema, observation)
+    if pages == 0 or page is None:
+        return "\n".join([*lines, *_line("page", "none shown yet")])
+    lines += _line("action", _action(np.asarray(page["action"], np.float64)))
+    slot, outcome = int(page["slot"]), _core.OUTCOMES[int(page["outcome"])]
+    bought = outcome == "buy"
+    items = (
+        f"[{row}]" if bought and place == slot else str(row)
+        for place, row in enumerate(page["items"])
+    )
+    lines += _line("items", "  ".join(items))
+    price = f" of item {page['items'][slot]} for {float(page['value']):,.2f}" if bought else ""
+    lines += _line("answer", outcome + price)
+    lines += _line("R2P", f"{buys / pages:.4f}  ({buys} purchases on {pages} pages)")
+    return "\n".join(lines)
+
+
+def _head(title: str, session: Mapping[str, Any], over: bool) -> list[str]:
+    where = f"session {session['session']}, page {int(session['page'])}{', over' if over else ''}"
+    return [title + where.rjust(max(len(where) + 2, _WIDTH - len(title)))]
+
+
+def _customer(label: str, schema: Schema, observation: NDArray[Any]) -> list[str]:
+    pairs = zip(schema.customer, schema.codes(observation).tolist(), strict=True)
+    return _line(label, "  ".join(f"{field.name}={code}" for field, code in pairs))
 
 
 def _line(label: str, text: str) -> list[str]:

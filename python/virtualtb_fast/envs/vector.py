@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from virtualtb_fast.envs._native import (
-    RENDER_MODES,
-    Closed,
-    NativeEnv,
-    RewardName,
-    Rules,
-    as_float32,
-)
+from virtualtb_fast.envs._native import RewardName, Rules, SimulatorEnv, as_float32
+from virtualtb_fast.envs._vector import VectorBase, as_mode
 from virtualtb_fast.envs.render import frame
-from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.simulator import DEFAULT, Simulator, load_simulator
 
 __all__ = ["VirtualTBV0Vector", "VirtualTBV1Vector"]
 
-_PRINTED = 4
-"""Render mode ``human`` prints so many environments, and the number of the others."""
 
-
-class VirtualTBV1Vector(NativeEnv, VectorEnv[NDArray[Any], NDArray[np.float32], NDArray[Any]]):
+class VirtualTBV1Vector(SimulatorEnv, VectorBase):
     """``num_envs`` environments of `VirtualTBV1`, stepped natively and together.
 
     Observation, action, reward and end are `VirtualTBV1`'s, with a leading axis of length
@@ -71,8 +58,6 @@ reward is 0 |
     See `VirtualTBV1`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 4}  # noqa: RUF012
-
     _title: ClassVar[str] = "VirtualTB-v1"
     _quirks: ClassVar[bool] = False
 
@@ -101,63 +86,14 @@ reward is 0 |
         autoreset_mode: AutoresetMode | str,
         **rules: Any,
     ) -> None:
-        try:
-            mode = AutoresetMode(autoreset_mode)
-        except ValueError as error:
-            expected = ", ".join(mode.value for mode in AutoresetMode)
-            message = f"autoreset_mode: expected {expected}, got {autoreset_mode!r}"
-            raise InvalidArgumentError(message) from error
+        mode = as_mode(autoreset_mode)
         single_spaces = self._open(
             load_simulator(simulator),
             page_base,
             render_mode,
             Rules(quirks=self._quirks, clip=not self._quirks, autoreset=mode.value, **rules),
         )
-        self.num_envs = self._rules.num_envs
-        self.single_observation_space, self.single_action_space = single_spaces
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        # Some libraries read the attribute, others the metadata.
-        self.autoreset_mode = mode
-        self.metadata = {**type(self).metadata, "autoreset_mode": mode}
-        self._pages: dict[str, NDArray[Any]] | None = None
-
-    def _forget_page(self) -> None:
-        self._pages = None
-
-    @property
-    def num_threads(self) -> int:
-        """Threads that a step uses."""
-        return self._batch.num_threads
-
-    def reset(
-        self,
-        *,
-        seed: int | Sequence[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Starts new sessions.
-
-        Args:
-            seed: An integer s from 0 to 2**64 - 1 (environment i gets s + i), a sequence of one
-                integer or None an environment, or None: the next sessions of the streams.
-            options: ``{"reset_mask": mask}`` with a boolean array (N,) resets only where it is
-                True. Other options are not used.
-
-        Returns:
-            The observations (N, D) of all environments, and an empty dictionary.
-
-        Raises:
-            InvalidArgumentError: a seed or a mask that is none.
-            StateError: the environment was closed.
-        """
-        mask = None if options is None else options.get("reset_mask")
-        if mask is not None:
-            self._check_mask(mask)
-        observations = self._reset(seed, mask)
-        if self.render_mode == "human":
-            self.render()
-        return observations, {}
+        self._shape(mode, *single_spaces)
 
     def step(
         self, actions: NDArray[np.float32]
@@ -178,83 +114,28 @@ reward is 0 |
             StateError: an environment has no session in play, or it was closed.
         """
         step = self._batch.step(actions)
-        observations, rewards, terminated, truncated, page_infos, finished, finals = step
-        infos: dict[str, Any] = page_infos
+        observations, rewards, terminated, truncated, infos, finished, finals = step
         infos["page"] = observations[:, -1].astype(np.int64)
         # A page was shown wherever one is counted, but for sessions that have just started.
         shown = infos["page"] != 0
-        if self.render_mode is not None:
-            self._pages = {key: column.copy() for key, column in infos.items()}
-            self._pages |= {"action": actions.copy(), "over": terminated.copy()}
-        masks = {f"_{key}": shown.copy() for key in infos}
-        if finished.size:
-            infos["page"][finished] = finals[:, -1]
-            final_obs = np.empty(self.num_envs, object)
-            final_obs[finished] = np.fromiter(self._dress(finals), object, len(finals))
-            final_info: dict[str, NDArray[Any]] = {}
-            ended = terminated.copy()
-            for key, column in infos.items():
-                # Zero where the mask is False, in both: as Gymnasium's own vector environments.
-                final_info[key] = column * ended
-                final_info[f"_{key}"] = ended
-                column[finished] = 0
-            infos["final_obs"], infos["_final_obs"] = final_obs, ended
-            infos["final_info"], infos["_final_info"] = final_info, ended
-        infos |= masks
+        infos["page"][finished] = finals[:, -1]
+        self._tell(actions, infos, shown, terminated, finished, finals)
         if self.page_base or self._rules.published_spaces:
             observations = self._dress(observations)
         if self.render_mode == "human":
             self.render()
         return observations, rewards, terminated, truncated, infos
 
-    def observe(self) -> NDArray[Any]:
-        """The current observations (N, D), fresh; nothing moves."""
-        return self._dress(self._batch.observe())
-
-    def render(self) -> tuple[str, ...] | None:
-        """The sessions as texts: returned with render mode ``ansi``, printed with ``human``."""
-        if self.render_mode is None:
-            gymnasium.logger.warn(
-                "render() was called without a render mode; pass render_mode='ansi' or 'human'."
-            )
-            return None
-        if self.render_mode == "ansi":
-            return tuple(self._frames(self.num_envs))
-        frames = self._frames(min(self.num_envs, _PRINTED))
-        if self.num_envs > _PRINTED:
-            frames.append(f"and {self.num_envs - _PRINTED} environments more")
-        print("\n\n".join(frames), end="\n\n", flush=True)
-        return None
-
-    def _frames(self, count: int) -> list[str]:
-        observations, sessions = self._batch.observe(), self._batch.sessions()
-        title = self.spec.id if self.spec is not None else self._title
-        frames = []
-        for env in range(count):
-            session = {key: column[env] for key, column in sessions.items()}
-            page = None
-            if self._pages is not None:
-                page = {key: column[env] for key, column in self._pages.items()}
-                page["replaced"] = self._quirks
-            label = f"{title} [{env}]"
-            frames.append(frame(label, self.simulator, observations[env], session, page))
-        return frames
-
-    def _check_mask(self, mask: object) -> None:
-        expected = f"a boolean array of shape ({self.num_envs},) with at least one True"
-        if not isinstance(mask, np.ndarray):
-            got = type(mask).__name__
-        elif mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
-            got = f"{mask.dtype} of shape {mask.shape}"
-        elif not mask.any():
-            got = "all False"
-        else:
-            return
-        raise InvalidArgumentError(f"options['reset_mask']: expected {expected}, got {got}")
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Lets the sessions go; further calls but ``close`` are a `StateError`."""
-        self._batch = Closed()  # type: ignore[assignment]
+    def _frame(
+        self,
+        label: str,
+        observation: NDArray[Any],
+        session: dict[str, Any],
+        page: dict[str, Any] | None,
+    ) -> str:
+        if page is not None:
+            page["replaced"] = self._quirks
+        return frame(label, self.simulator, observation, session, page)
 
 
 class VirtualTBV0Vector(VirtualTBV1Vector):

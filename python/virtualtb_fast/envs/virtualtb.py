@@ -5,26 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
-import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from virtualtb_fast.envs._native import (
-    RENDER_MODES,
-    Closed,
-    NativeEnv,
-    RewardName,
-    Rules,
-    as_float32,
-    as_seed,
-)
+from virtualtb_fast.envs._native import RewardName, Rules, SimulatorEnv, as_float32
+from virtualtb_fast.envs._single import SingleEnv
 from virtualtb_fast.envs.render import frame
 from virtualtb_fast.simulator import DEFAULT, Simulator, load_simulator
 
 __all__ = ["VirtualTBV0", "VirtualTBV1"]
 
 
-class VirtualTBV1(NativeEnv, gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
+class VirtualTBV1(SimulatorEnv, SingleEnv):
     """A customer of an online shop browses result pages; the agent ranks the items of each page.
 
     ## Description
@@ -103,8 +95,6 @@ published) or 1 (as in the published data set) |
     * v0: as published, quirk for quirk; see `VirtualTBV0`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 4}  # noqa: RUF012
-
     _title = "VirtualTB-v1"
     _quirks = False
 
@@ -142,33 +132,6 @@ published) or 1 (as in the published data set) |
         spaces = self._open(load_simulator(simulator), page_base, render_mode, rules)
         self.observation_space, self.action_space = spaces
         self._plain = page_base == 0 and not published_spaces and render_mode is None
-        self._page: dict[str, Any] | None = None
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Starts a session: session 0 of stream ``seed``, or the next one of the current stream.
-
-        Args:
-            seed: 0 to 2**64 - 1.
-            options: Not used.
-
-        Returns:
-            The observation (D,), and an empty dictionary.
-
-        Raises:
-            InvalidArgumentError: a seed that is none.
-            StateError: the environment was closed.
-        """
-        given = None if seed is None else as_seed(seed)
-        observation: NDArray[Any] = self._reset(given, None)[0]
-        self._page = None
-        if self.render_mode == "human":
-            self.render()
-        return observation, {}
-
-    def _forget_page(self) -> None:
-        self._page = None
 
     def step(
         self, action: NDArray[np.float32]
@@ -197,29 +160,8 @@ published) or 1 (as in the published data set) |
             self.render()
         return shown, reward, terminated, truncated, info
 
-    def observe(self) -> NDArray[Any]:
-        """The current observation (D,), fresh; nothing moves."""
-        observation: NDArray[Any] = self._dress(self._batch.observe())[0]
-        return observation
-
-    def render(self) -> str | None:
-        """The session as text: returned with render mode ``ansi``, printed with ``human``."""
-        if self.render_mode is None:
-            gymnasium.logger.warn(
-                "render() was called without a render mode; pass render_mode='ansi' or 'human'."
-            )
-            return None
-        session = {key: column[0] for key, column in self._batch.sessions().items()}
-        title = self.spec.id if self.spec is not None else self._title
-        text = frame(title, self.simulator, self._batch.observe()[0], session, self._page)
-        if self.render_mode == "ansi":
-            return text
-        print(text, end="\n\n", flush=True)
-        return None
-
-    def close(self) -> None:
-        """Lets the sessions go; further calls but this one are a `StateError`."""
-        self._batch = Closed()  # type: ignore[assignment]
+    def _frame(self, title: str, session: dict[str, Any]) -> str:
+        return frame(title, self.simulator, self._batch.observe()[0], session, self._page)
 
 
 class VirtualTBV0(VirtualTBV1):

@@ -48,7 +48,7 @@ def require(path: str | os.PathLike[str]) -> None:
 
 
 def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "") -> None:
-    """Draws clicks by page number, and how long sessions are.
+    """Draws clicks (in a store purchases) by page number, and how long sessions are.
 
     Args:
         summary: The counts of a rollout.
@@ -61,6 +61,7 @@ def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "")
     """
     require(path)
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4.4), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
@@ -70,6 +71,7 @@ def sessions(summary: Summary, path: str | os.PathLike[str], *, title: str = "")
     _lengths(right, summary)
     for axes in (left, right):
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _dress(axes)
     _save(figure, path)
 
@@ -174,8 +176,9 @@ def _clicks(axes: Any, summary: Summary) -> None:
     axes.plot(pages, mean, color=_BLUE, linewidth=2, marker="o", markersize=3.5)
     overall = summary.clicks / summary.pages
     axes.axhline(overall, color=_ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+    rate = "" if summary.priced else f" (CTR {summary.ctr:.4f})"
     axes.annotate(
-        f"dashed: all pages, {overall:.3f} (CTR {summary.ctr:.4f})",
+        f"dashed: all pages, {overall:.3f}{rate}",
         # Below the line, near the axis: clicks are seldom so few that the curve comes here.
         xy=(0.99, 0.03),
         xycoords="axes fraction",
@@ -184,9 +187,10 @@ def _clicks(axes: Any, summary: Summary) -> None:
         fontsize=9,
     )
     axes.set_ylim(0, max(float(mean.max()), overall) * 1.15 or 1)
-    axes.set_title("Clicks by page", loc="left", color=_INK, fontsize=11)
+    what = "purchases" if summary.priced else "clicks"
+    axes.set_title(f"{what.capitalize()} by page", loc="left", color=_INK, fontsize=11)
     axes.set_xlabel("page of the session", color=_INK)
-    axes.set_ylabel("mean clicks on the page", color=_INK)
+    axes.set_ylabel(f"mean {what} on the page", color=_INK)
 
 
 def _lengths(axes: Any, summary: Summary) -> None:

@@ -33,6 +33,9 @@ Activation = Literal["identity", "tanh", "relu"] | tuple[Literal["leaky_relu"], 
 """What follows a layer; the leaky ReLU comes with its slope, in [0, 1)."""
 
 
+_WORDS = ("random", "zero", "logger", "logger:query")
+
+
 class Policy:
     """A ranking policy: an action a page, chosen natively from the observation.
 
@@ -52,9 +55,10 @@ class Policy:
         """A policy from words, as the command line takes them.
 
         Args:
-            text: ``random`` (uniform on the action box), ``zero``, ``gaussian:SIGMA``,
-                ``constant:FILE`` (numbers in a ``.npy`` or text file), or the path of a policy's
-                ``.safetensors`` file.
+            text: ``random`` (uniform on the action box), ``zero``, ``gaussian:SIGMA``, ``logger``
+                (what a store's logs are made with) or ``logger:query`` (the same with means that
+                depend on the customer's query), ``constant:FILE`` (numbers in a ``.npy`` or text
+                file), or the path of a policy's ``.safetensors`` file.
 
         Raises:
             InvalidArgumentError: none of these.
@@ -67,8 +71,8 @@ class Policy:
             return cls.constant(_numbers(text.removeprefix("constant:")))
         if text.endswith(".safetensors"):
             return cls.load(text)
-        if text not in ("random", "zero") and not text.startswith("gaussian:"):
-            expected = "random, zero, gaussian:SIGMA, constant:FILE or a .safetensors file"
+        if text not in _WORDS and not text.startswith("gaussian:"):
+            expected = f"{', '.join(_WORDS)}, gaussian:SIGMA, constant:FILE or a .safetensors file"
             raise InvalidArgumentError(f"policy: expected {expected}, got {text!r}")
         return cls(_core.Policy.parse(text), ("parse", text))
 

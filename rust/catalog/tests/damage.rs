@@ -19,7 +19,7 @@ fn use_all(bytes: &[u8]) -> Result<Vec<(u32, f32)>> {
     let years = catalog.any_of(2, &[Value::Integer(-200), Value::Integer(-199)])?;
     let prices = catalog.between(0, Some(15.0), Some(60.0))?;
     let mut found = Vec::new();
-    for conditions in [&[brands][..], &[years], &[prices.clone()]] {
+    for conditions in [&[brands][..], &[years], std::slice::from_ref(&prices)] {
         let selection = catalog.select(conditions)?;
         found.extend(listed(&catalog, &selection)?);
     }

@@ -1,0 +1,260 @@
+"""What people give catalogues, in the exact form that the native module takes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virtualtb_fast.errors import InvalidArgumentError
+
+PRICE, CATEGORY = "price", "category"
+"""What the columns given by the keywords of these names are called."""
+
+
+def as_array(values: NDArray[Any] | list[Any]) -> NDArray[Any]:
+    """A list of texts or categories as an array of objects."""
+    if isinstance(values, np.ndarray):
+        return values
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def float32(what: str, values: Any, dimensions: int | None) -> NDArray[np.float32]:
+    """Numbers as float32 in C order, without a copy if that is what they are."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{what}: expected numbers, got {error}") from error
+    if array.dtype == object and dimensions == 1:
+        # None stands for none.
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"{what}: expected numbers or None, got {error}") from error
+    if array.dtype.kind not in "fiu" or (dimensions is not None and array.ndim != dimensions):
+        expected = "numbers" if dimensions is None else f"numbers in {dimensions} dimension(s)"
+        got = f"{array.dtype} of shape {array.shape}"
+        raise InvalidArgumentError(f"{what}: expected {expected}, got {got}")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
+def integer(what: str, value: SupportsIndex, low: int, high: int) -> int:
+    """The value as an int within bounds: floats and booleans are refused."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool | np.bool_) or not low <= number <= high:
+        raise InvalidArgumentError(f"{what}: expected an integer, {low} to {high}, got {value!r}")
+    return number
+
+
+def threads(value: SupportsIndex | None) -> int | None:
+    return None if value is None else integer("num_threads", value, 1, 1024)
+
+
+def column_name(what: str, value: object) -> str:
+    if not isinstance(value, str):
+        got = type(value).__name__
+        raise InvalidArgumentError(f"{what}: expected the name of a column, got a {got}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{what}: expected a name of UTF-8, got {value!r}") from error
+    return value
+
+
+def column_names(what: str, value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable):
+        got = type(value).__name__
+        raise InvalidArgumentError(f"{what}: expected names of columns, got a {got}")
+    return [column_name(what, name) for name in value]
+
+
+def name_pairs(what: str, value: Any) -> list[tuple[str, str]]:
+    """Names in the catalogue with names in the table."""
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return [
+            (column_name(what, name), column_name(what, column)) for name, column in value.items()
+        ]
+    return [(name, name) for name in column_names(what, value)]
+
+
+def table_numbers(price: Any, numbers: Any) -> list[tuple[str, str]]:
+    first = [] if price is None else [(PRICE, column_name("price", price))]
+    return first + name_pairs("numbers", numbers)
+
+
+def columns_of_numbers(price: Any, numbers: Any) -> list[tuple[str, Any]]:
+    if numbers is not None and not isinstance(numbers, Mapping):
+        got = type(numbers).__name__
+        raise InvalidArgumentError(f"numbers: expected a mapping from names, got a {got}")
+    first = [] if price is None else [(PRICE, price)]
+    return first + [(column_name("numbers", name), all_) for name, all_ in (numbers or {}).items()]
+
+
+def columns_of_categories(category: Any) -> list[tuple[str, Any]]:
+    if category is None:
+        return []
+    if isinstance(category, Mapping):
+        return [(column_name("category", name), column) for name, column in category.items()]
+    return [(CATEGORY, category)]
+
+
+def as_texts(what: str, values: Iterable[Any], none: bool) -> list[str | None]:
+    """Texts that the native module can hold; None among them if that is allowed."""
+    texts = list(values)
+    for row, text in enumerate(texts):
+        if not (isinstance(text, str) or (none and text is None)):
+            got = f"{text!r} in row {row}"
+            raise InvalidArgumentError(f"{what}: expected texts, or whole numbers, got {got}")
+    try:
+        for text in texts:
+            if text is not None:
+                text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{what}: expected texts of UTF-8, got {error}") from error
+    return texts
+
+
+def id_column(ids: Any, items: int) -> NDArray[np.uint64] | list[str | None]:
+    array = np.asarray(ids)
+    if array.ndim != 1 or len(array) != items:
+        expected = f"{items} values, one an item"
+        raise InvalidArgumentError(f"ids: expected {expected}, got shape {array.shape}")
+    if array.dtype.kind in "iu":
+        negative = np.flatnonzero(array < 0)
+        if len(negative):
+            got = f"{array[negative[0]]} in row {negative[0]}"
+            raise InvalidArgumentError(f"ids: expected whole numbers from 0 up, got {got}")
+        return np.ascontiguousarray(array, np.uint64)
+    if array.dtype.kind not in "UOT":
+        raise InvalidArgumentError(f"ids: expected whole numbers or texts, got {array.dtype}")
+    return as_texts("ids", array.tolist(), none=False)
+
+
+def category_column(
+    name: str, column: Any
+) -> tuple[NDArray[np.int64] | list[str | None], NDArray[np.bool_] | None]:
+    """Whole numbers and which of them are missing, or texts."""
+    array = column if isinstance(column, np.ndarray) else object_array(name, column)
+    if array.ndim != 1:
+        raise InvalidArgumentError(f"{name}: expected one value an item, got {array.shape}")
+    missing = None
+    if array.dtype == object:
+        filled = [value for value in array.tolist() if value is not None]
+        if not filled or isinstance(filled[0], str):
+            return as_texts(name, array.tolist(), none=True), None
+        missing = np.array([value is None for value in array.tolist()])
+        for row, value in enumerate(array.tolist()):
+            if not isinstance(value, int | np.integer | None):
+                got = f"{value!r} in row {row}"
+                raise InvalidArgumentError(f"{name}: expected whole numbers, got {got}")
+        try:
+            array = np.where(missing, 0, array).astype(np.int64)
+        except OverflowError as error:
+            raise InvalidArgumentError(f"{name}: expected 64-bit numbers, got more") from error
+    if array.dtype.kind in "UT":
+        return as_texts(name, array.tolist(), none=False), None
+    if array.dtype.kind not in "biu":
+        raise InvalidArgumentError(f"{name}: expected texts or whole numbers, got {array.dtype}")
+    if array.dtype == np.uint64 and len(array) and array.max() >= 2**63:
+        raise InvalidArgumentError(f"{name}: expected numbers below 2**63, got {array.max()}")
+    return np.ascontiguousarray(array, np.int64), missing
+
+
+def object_array(name: str, column: Any) -> NDArray[Any]:
+    """Values as they are: NumPy would turn numbers beside texts into texts."""
+    try:
+        values = list(column)
+    except TypeError:
+        got = type(column).__name__
+        raise InvalidArgumentError(f"{name}: expected one value an item, got a {got}") from None
+    return as_array(values)
+
+
+def id_array(what: str, ids: Any, texts: bool) -> NDArray[Any]:
+    """Ids as uint64 in C order, or as objects that are texts."""
+    if texts:
+        array = ids if isinstance(ids, np.ndarray) else np.asarray(ids, dtype=object)
+        array = array.astype(object) if array.dtype != object else array
+        for text in array.ravel().tolist():
+            if not isinstance(text, str):
+                raise InvalidArgumentError(f"{what}: expected texts, got {text!r}")
+        return array
+    array = np.asarray(ids)
+    if array.size == 0:
+        return array.astype(np.uint64)
+    if array.dtype.kind not in "iu":
+        raise InvalidArgumentError(f"{what}: expected whole numbers, got {array.dtype}")
+    if array.dtype.kind == "i" and array.min() < 0:
+        raise InvalidArgumentError(f"{what}: expected ids from 0 up, got {array.min()}")
+    return np.ascontiguousarray(array, np.uint64)
+
+
+def row_array(what: str, rows: Any, items: int) -> NDArray[np.uint32]:
+    array = np.asarray(rows)
+    if array.size == 0:
+        return array.astype(np.uint32)
+    if array.dtype.kind not in "iu":
+        raise InvalidArgumentError(f"{what}: expected whole numbers, got {array.dtype}")
+    if array.min() < 0 or array.max() >= items:
+        got = array.min() if array.min() < 0 else array.max()
+        raise InvalidArgumentError(f"{what}: expected rows from 0 to {items - 1}, got {got}")
+    return np.ascontiguousarray(array, np.uint32)
+
+
+def nested(given: Any) -> bool:
+    """Whether there is a list for each customer."""
+    if isinstance(given, np.ndarray) and given.dtype != object:
+        return given.ndim == 2
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+        return False
+    return len(given) > 0 and not isinstance(given[0], str) and np.ndim(given[0]) > 0
+
+
+def not_padding(given: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a matrix has more than what stands for none in the results of searches."""
+    none: Any = "" if given.dtype.kind in "OUT" else -1
+    if given.dtype == np.uint64:
+        none = np.uint64(2**64 - 1)
+    there: NDArray[np.bool_] = given != none
+    return there
+
+
+def wanted_categories(name: str, wanted: Any) -> list[str | int]:
+    if isinstance(wanted, str | int | np.integer):
+        wanted = [wanted]
+    elif not isinstance(wanted, Iterable):
+        got = type(wanted).__name__
+        raise InvalidArgumentError(f"{name}: expected a category or several, got a {got}")
+    values: list[str | int] = []
+    for value in wanted:
+        if isinstance(value, str):
+            values += [text for text in as_texts(name, [value], none=False) if text is not None]
+        elif isinstance(value, int | np.integer | np.bool_) and -(2**63) <= int(value) < 2**63:
+            values.append(int(value))
+        else:
+            expected = "texts or 64-bit whole numbers"
+            raise InvalidArgumentError(f"{name}: expected {expected}, got {value!r}")
+    return values
+
+
+def bounds(name: str, bounds: Any) -> tuple[float | None, float | None]:
+    try:
+        low, high = bounds
+        pair = tuple(None if bound is None else float(bound) for bound in (low, high))
+    except (TypeError, ValueError):
+        expected = "(low, high), numbers or None"
+        raise InvalidArgumentError(f"{name}: expected {expected}, got {bounds!r}") from None
+    return pair[0], pair[1]

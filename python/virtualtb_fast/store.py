@@ -1,0 +1,453 @@
+"""The ground-truth store: a shop whose customers' true behaviour is known.
+
+``GroundTruthStore(seed=100 << 32)`` is a world of its own: a mixture of customer archetypes with a
+known density, a catalogue, tastes, and a multinomial-logit customer. Environments, rollouts and
+evaluation play in it; what is hidden from learners is reachable through `GroundTruthStore.reveal`
+alone, which no training code calls.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from virtualtb_fast import _core
+from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.schema import Schema
+
+__all__ = [
+    "ConstantCustomer",
+    "Counters",
+    "Course",
+    "CustomerModel",
+    "GroundTruthStore",
+    "Hidden",
+    "Items",
+]
+
+CustomerModel: TypeAlias = Callable[[dict[str, NDArray[Any]]], NDArray[np.float64]]
+"""Customers of one's own: a function of a batch of n pages that all have the same query.
+
+It is given fresh arrays ``customer`` (n, 11) u8 field codes, ``page`` (n,) i64 page numbers,
+``hour`` (n,) f32 (NaN if the store has none), ``items`` (n, 10) i64 rows, ``attributes`` (n, 10,
+27) f32 and ``actions`` (n, memory, 27) f32, newest first. It returns float64 (n, 12), C-contiguous:
+weights, in proportion to the probabilities, of buying each of the ten, of turning the page, and of
+leaving. Draws are the store's, so a pure function keeps results reproducible; a function that is
+not pure, or whose name stands for another function, is not told apart in logs and snapshots.
+"""
+
+ExactPolicy: TypeAlias = Literal["zero", "logger", "uniform", "oracle"]
+
+LOGGED_SD = 0.03 / 5.1325
+"""Standard deviation of each dimension of a logged action: a median norm of .030."""
+LOGGED_MU = 0.0354
+"""The norm that 90 % of the logged actions do not exceed: the action norm constraint's ``mu``."""
+
+_SEEDS = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantCustomer:
+    """Customers who answer every page alike, whatever it shows; for checks with known answers."""
+
+    buy: float
+    """Probability of buying, each item alike: this is R2P."""
+    turn: float
+    """Probability of turning the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Some items of a catalogue."""
+
+    attributes: NDArray[np.float32]
+    """(n, 27), standardised: 0 log-price, 1 sales, 2 historical click-through, the rest latent."""
+    category: NDArray[np.uint8]
+    """(n,): the query whose candidates the item may be among."""
+    price: NDArray[np.float64]
+    """(n,): in units of money, whole cents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How sessions go under a policy, in expectation."""
+
+    r2p: float
+    """Share of pages that sell."""
+    mean_length: float
+    """Pages of a session."""
+    lengths: NDArray[np.float64] = field(repr=False)
+    """(longest,): probability that a session has n + 1 pages."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Exact counts of a store's sessions. Add those of several workers with ``+``."""
+
+    pages: int = 0
+    """Pages shown."""
+    sessions: int = 0
+    """Sessions that ended."""
+    buy_pages: int = 0
+    """Pages on which something was bought."""
+    units: int = 0
+    """Units bought."""
+    cents: int = 0
+    """Price of all that was bought, in cents."""
+    buys_squared: int = field(default=0, repr=False)
+    """Sum over ended sessions of (purchases of the session) squared."""
+    pages_squared: int = field(default=0, repr=False)
+    """Sum over ended sessions of (pages of the session) squared."""
+    buys_times_pages: int = field(default=0, repr=False)
+    """Sum over ended sessions of purchases times pages."""
+    outcomes: tuple[int, ...] = field(default=(0, 0, 0, 0), repr=False)
+    """Pages by how they ended: turn, buy, leave, max_pages."""
+    sessions_by_length: tuple[int, ...] = field(default=(), repr=False)
+    """Entry ``n`` counts ended sessions of ``n`` pages."""
+
+    @property
+    def r2p(self) -> float:
+        """R2P: pages with a purchase / pages."""
+        return self.buy_pages / self.pages
+
+    @property
+    def tv(self) -> int:
+        """TV: units sold."""
+        return self.units
+
+    @property
+    def tt(self) -> float:
+        """TT: money value of what was sold."""
+        return self.cents / 100
+
+    @property
+    def ctr(self) -> float:
+        """Purchases / (10 x pages): a store has no clicks but purchases."""
+        return self.buy_pages / (10 * self.pages)
+
+    def __add__(self, other: Counters) -> Counters:
+        if not isinstance(other, Counters):
+            return NotImplemented
+
+        def add(left: Any, right: Any) -> Any:
+            if isinstance(left, int):
+                return left + right
+            pairs = itertools.zip_longest(left, right, fillvalue=0)
+            return tuple(a + b for a, b in pairs)
+
+        names = [one.name for one in fields(self)]
+        return Counters(*(add(getattr(self, name), getattr(other, name)) for name in names))
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a world hides from learners. For evaluation and tests; never for training."""
+
+    tau: float
+    """Strength of tastes: standard deviation of an archetype's utility among candidates."""
+    b0: float
+    """Utility of an average item on the first page."""
+    phase: float
+    """The hour at which buying crosses its mean on the way up."""
+    shared: NDArray[np.float64]
+    """(27,): the taste that all archetypes share."""
+    theta: NDArray[np.float64]
+    """(16, 27): the archetypes' tastes on the store's day."""
+    covariance: NDArray[np.float64]
+    """(27, 27): pooled covariance of the attributes within categories."""
+    shares: NDArray[np.float64]
+    """(16,): shares of the archetypes on the store's day."""
+    fields: NDArray[np.float64]
+    """(16, 88): P(field = category | archetype)."""
+    logged_means: NDArray[np.float32]
+    """(18, 27): means of the state-dependent logger, by query."""
+    calibration: dict[str, Any] | None
+    """Figures of the calibration: R2P of ``logger`` (on pages of its own), ``oracle``, ``zero``,
+    ``uniform`` and ``best_constant`` with its ``best_action``; ``slots_changed``, ``mean_length``,
+    ``length_quantiles`` (10, 50, 90, 99 %), ``entropy`` and ``total_correlation`` (nat). None if
+    the store was made with explicit parameters."""
+    production: NDArray[np.float32] = field(repr=False)
+    _native: _core.Store = field(repr=False)
+
+    def log_density(self, codes: ArrayLike) -> NDArray[np.float64]:
+        """Logarithms of p(x) of customers.
+
+        Args:
+            codes: Category codes, integers (n, 11).
+
+        Returns:
+            float64 (n,).
+
+        Raises:
+            InvalidArgumentError: codes of another shape, or out of range.
+        """
+        array = np.asarray(codes)
+        if array.ndim != 2 or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
+            got = f"{array.dtype} of shape {array.shape}"
+            raise InvalidArgumentError(f"codes: expected integers of shape (n, 11), got {got}")
+        return self._native.ln_density(np.minimum(array, 255).astype(np.uint8, order="C"))
+
+    def best_responses(self, archetypes: ArrayLike) -> NDArray[np.float32]:
+        """The exact best action for customers of these archetypes: it shows what they like most.
+
+        Args:
+            archetypes: Integers (n,), as the environments' ``reveal_archetypes`` gives them.
+
+        Returns:
+            float32 (n, 27), within the box.
+        """
+        theta = self.theta[np.asarray(archetypes)]
+        # Any positive multiple ranks alike: this one keeps the action well within the box.
+        weights = 0.5 * theta / np.abs(theta).max(-1, keepdims=True)
+        action: NDArray[np.float32] = (weights - self.production).astype(np.float32)
+        return action
+
+
+class GroundTruthStore:
+    """A shop with known customers: the referee by which simulators and policies are judged.
+
+    Frozen, made of its arguments alone: the same arguments give the same world, to the last bit, on
+    every CPU. Making one takes about a second, since the world is calibrated and checked.
+
+    | argument | what |
+    |---|---|
+    | ``seed`` | of the world; the runs of an experiment use ``run << 32`` |
+    | ``items`` | items of the catalogue, 180 to 2^32 - 2 |
+    | ``candidates`` | the first so many items of its category are the candidates of a query |
+    | ``categories`` | ``"even"``: row mod 18; ``"long-tail"``: shares fall as a power law |
+    | ``day`` | 0 to 30: tastes turn and the mix of customers moves as days pass |
+    | ``hour`` | ``None``, an hour in [0, 24), or ``"uniform"``: each session has its own |
+    | ``memory`` | the last so many actions are observed, and may be looked at by ``customers`` |
+    | ``max_index`` | number of the last page that a customer may see, from 0 |
+    | ``repeat`` | whether an item may be shown again in a session; if not, a session is truncated \
+when fewer than 10 candidates are left |
+    | ``continuing`` | nothing ends a session: another customer takes over at once |
+    | ``leave`` | ``"end"``; ``"respawn"``: another customer takes over when one leaves |
+    | ``new_request`` | probability that a customer who turns the page asks for something else |
+    | ``observe_page`` | False hides the page number (its column is 0) |
+    | ``observe_feedback`` | False hides the last answer (its columns are 0) |
+    | ``calibrate`` | False takes ``tau`` and ``b0`` as they are, and checks nothing |
+    | ``customers`` | None for the true ones, a `ConstantCustomer`, or a `CustomerModel` |
+
+    Raises:
+        InvalidArgumentError: arguments that make no store.
+        DegenerateWorldError: a seed whose world is no fair test, about one in eight.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        items: int = 5_000,
+        candidates: int = 200,
+        categories: Literal["even", "long-tail"] = "even",
+        day: int = 0,
+        hour: float | Literal["uniform"] | None = None,
+        memory: int = 1,
+        max_index: int = 100,
+        repeat: bool = True,
+        continuing: bool = False,
+        leave: Literal["end", "respawn"] = "end",
+        new_request: float = 0.0,
+        observe_page: bool = True,
+        observe_feedback: bool = True,
+        calibrate: bool = True,
+        tau: float | None = None,
+        b0: float | None = None,
+        customers: CustomerModel | ConstantCustomer | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        if calibrate == (tau is not None) or (tau is None) != (b0 is None):
+            message = "expected both with calibrate=False and neither otherwise"
+            raise InvalidArgumentError(f"tau and b0: {message}, got {tau!r} and {b0!r}")
+        strength = None if tau is None else (_real("tau", tau), _real("b0", b0))
+        native = _core.Store(
+            _integer("seed", seed, _SEEDS),
+            items=_integer("items", items),
+            candidates=_integer("candidates", candidates),
+            categories=_text("categories", categories),
+            day=_integer("day", day, 1 << 32),
+            hour=hour if hour is None or isinstance(hour, str) else _real("hour", hour),
+            memory=_integer("memory", memory),
+            max_index=_integer("max_index", max_index, 1 << 32),
+            repeat=bool(repeat),
+            continuing=bool(continuing),
+            leave=_text("leave", leave),
+            new_request=_real("new_request", new_request),
+            observe_page=bool(observe_page),
+            observe_feedback=bool(observe_feedback),
+            strength=strength,
+            num_threads=None if num_threads is None else _integer("num_threads", num_threads),
+        )
+        self._set(native, customers)
+
+    def _set(self, native: _core.Store, customers: CustomerModel | ConstantCustomer | None) -> None:
+        self._customers = customers
+        self._plain = native
+        if isinstance(customers, ConstantCustomer):
+            native = native.with_constant(
+                _real("buy", customers.buy), _real("turn", customers.turn)
+            )
+        elif customers is not None:
+            native = native.with_function(customers, _name(customers))
+        self._native = native
+
+    @functools.cached_property
+    def schema(self) -> Schema:
+        """What customers, actions and the first 91 columns of observations look like.
+
+        ``clicks_column`` holds the units bought on the last page, ``second_column`` whether the
+        last page was turned.
+        """
+        return Schema.from_json(self._native.schema)
+
+    @property
+    def name(self) -> str:
+        """What logs and reports call it."""
+        return "ground-truth-store"
+
+    @property
+    def page_items(self) -> int:
+        """Items on a page."""
+        return 10
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the store is made of."""
+        return self._native.digest
+
+    @property
+    def observation_width(self) -> int:
+        """Columns of an observation: 91, and 27 more for each remembered action."""
+        return self._native.observation_width
+
+    @property
+    def max_index(self) -> int:
+        """The number of the last page that a customer may see, from 0."""
+        return self._native.max_index
+
+    @property
+    def memory(self) -> int:
+        """The last so many actions that are observed, this page's included."""
+        return self._native.memory
+
+    @functools.cached_property
+    def production(self) -> NDArray[np.float32]:
+        """(27,): ``w_base``, the weights that an action is added to."""
+        weights = self._native.production
+        weights.flags.writeable = False
+        return weights
+
+    def items(self, first: int = 0, count: int | None = None) -> Items:
+        """Items of the catalogue, from row ``first`` on (all, without a ``count``)."""
+        first = _integer("first", first)
+        many = self._size - first if count is None else _integer("count", count)
+        attributes, category, cents = self._native.items(first, max(many, 0))
+        return Items(attributes, category, cents / 100)
+
+    @property
+    def _size(self) -> int:
+        return self._native.size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def candidates(self, query: int) -> NDArray[np.int64]:
+        """Rows of the items that a query (field 9) selects, ascending."""
+        return self._native.candidates(_integer("query", query))
+
+    def pages(self, actions: NDArray[np.float32], queries: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The pages that actions show: the ten candidates of the highest ``(w_base + a) x``.
+
+        Args:
+            actions: float32 (n, 27), C-contiguous.
+            queries: uint8 (n,).
+
+        Returns:
+            Rows (n, 10), best first; ties go to the lower row.
+        """
+        return self._native.pages(actions, queries)
+
+    def expected(self, policy: ExactPolicy | NDArray[np.float32]) -> Course:
+        """How sessions truly go under a policy, computed, not simulated.
+
+        Args:
+            policy: ``"zero"``, ``"logger"``, ``"uniform"`` (on the box), ``"oracle"`` (the exact
+                best response to each customer's archetype), or a constant action (27,).
+
+        Raises:
+            StateError: the store's customers or rules are not the referee's plain ones.
+        """
+        if isinstance(policy, str) and policy != "zero":
+            return Course(*self._native.expected(policy, None))
+        action = np.zeros(27, np.float32) if isinstance(policy, str) else policy
+        return Course(*self._native.expected("constant", action))
+
+    def reveal(self) -> Hidden:
+        """Everything that is hidden from learners. Training code never calls this."""
+        hidden = self._native.reveal()
+        hidden.setdefault("calibration", None)
+        return Hidden(**hidden, production=self.production, _native=self._native)
+
+    def __repr__(self) -> str:
+        return f"<GroundTruthStore {self._native.describe()} customers={self._native.model!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GroundTruthStore) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __copy__(self) -> GroundTruthStore:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GroundTruthStore:
+        # Frozen: a copy could not be told apart.
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self._plain.to_bytes(), self._customers)
+
+
+def _again(data: bytes, customers: CustomerModel | ConstantCustomer | None) -> GroundTruthStore:
+    """A pickled store: made again from its calibrated parameters, in milliseconds."""
+    store = GroundTruthStore.__new__(GroundTruthStore)
+    store._set(_core.Store.from_bytes(data), customers)
+    return store
+
+
+def _name(function: Any) -> str:
+    if not callable(function):
+        expected = "None, a ConstantCustomer or a function"
+        raise InvalidArgumentError(f"customers: expected {expected}, got {function!r}")
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return f"function:{module}.{name or type(function).__qualname__}"
+
+
+def _integer(what: str, value: object, end: int = 1 << 62) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number < end:
+        raise InvalidArgumentError(f"{what}: expected an integer from 0 on, got {value!r}")
+    return number
+
+
+def _real(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise InvalidArgumentError(f"{what}: expected a number, got {value!r}")
+    return float(value)
+
+
+def _text(what: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{what}: expected a text, got {value!r}")
+    return value

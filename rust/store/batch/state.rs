@@ -1,0 +1,198 @@
+//! Snapshots of a batch: every environment's session, bound to store and size.
+//!
+//! Layout, little endian: magic, number of environments u64, store digest (64 ASCII), then for each
+//! environment the fields of [`Lane`] in their order, phase u8, the customer's field codes u8, the
+//! last page's items u32, the actions remembered f32, and the bits of candidates shown u64.
+
+use super::super::PAGE;
+use super::super::customers::{ARCHETYPES, FIELDS, QUERIES, QUERY_FIELD};
+use super::super::lane::{End, Lane};
+use super::super::page::{MOST_PAGES, Saved};
+use super::{Phase, StoreBatch};
+use crate::error::{Error, Result};
+use crate::logs::OUTCOMES;
+
+const MAGIC: &[u8; 8] = b"vtbstor1";
+const DIGEST: usize = 64;
+const LANE: usize = 8 + 8 + 4 * 5 + 8 + 7 + 1;
+
+/// Takes little-endian values from the front of some bytes, which are long enough.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (value, rest) = self.0.split_first_chunk().expect("the length was checked");
+        self.0 = rest;
+        *value
+    }
+
+    fn word(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn long(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+}
+
+impl StoreBatch {
+    /// Bytes of one environment.
+    fn state_size(&self) -> usize {
+        let (sessions, lane) = self.sessions().next().expect("there is an environment");
+        LANE + FIELDS.len()
+            + PAGE * 4
+            + sessions.history(lane).len() * 4
+            + sessions.struck(lane).len() * 8
+    }
+
+    /// A snapshot that [`Self::set_state`] takes back, also in another process.
+    pub fn get_state(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(80 + self.num_envs() * self.state_size());
+        out.extend(MAGIC);
+        out.extend((self.num_envs() as u64).to_le_bytes());
+        out.extend(self.store().digest.as_bytes());
+        for ((sessions, index), phase) in self.sessions().zip(self.phases()) {
+            let lane = &sessions.lanes[index];
+            out.extend(lane.seed.to_le_bytes());
+            out.extend(lane.session.to_le_bytes());
+            for word in [lane.shown, lane.page, lane.buys, lane.cents, lane.hour.to_bits()] {
+                out.extend(word.to_le_bytes());
+            }
+            out.extend(lane.time_of_day.to_le_bytes());
+            let Lane { archetype, query, bought, turned, outcome, slot, end, .. } = *lane;
+            out.extend([archetype, query, bought, turned, outcome, slot, end as u8, phase as u8]);
+            out.extend(sessions.customer(index));
+            out.extend(sessions.items(index).iter().flat_map(|item| item.to_le_bytes()));
+            out.extend(sessions.history(index).iter().flat_map(|value| value.to_le_bytes()));
+            out.extend(sessions.struck(index).iter().flat_map(|bits| bits.to_le_bytes()));
+        }
+        out
+    }
+
+    /// Puts a snapshot back; on an error the batch is as it was.
+    pub fn set_state(&mut self, state: &[u8]) -> Result<()> {
+        let fail = |reason: String| Error::format("state", reason);
+        let (header, size) = (MAGIC.len() + 8 + DIGEST, self.state_size());
+        if state.get(..8) != Some(MAGIC) {
+            return Err(fail("expected a snapshot of get_state, got other bytes".into()));
+        }
+        let expected = header + self.num_envs() * size;
+        let envs = state[8..].first_chunk().map(|envs| u64::from_le_bytes(*envs));
+        if envs != Some(self.num_envs() as u64) || state.len() != expected {
+            return Err(fail(format!(
+                "expected {} environments in {expected} bytes, got {} in {}",
+                self.num_envs(),
+                envs.map_or("none".into(), |envs| envs.to_string()),
+                state.len()
+            )));
+        }
+        let digest = &state[16..header];
+        if digest != self.store().digest.as_bytes() {
+            let got = String::from_utf8_lossy(digest);
+            return Err(fail(format!("expected store {}, got {got}", self.store().digest)));
+        }
+        let rows = state[header..].chunks(size).enumerate();
+        let saved = rows.map(|(env, bytes)| self.parse(env, bytes));
+        let saved: Vec<_> = saved.collect::<Result<_>>()?;
+        let mut saved = saved.into_iter();
+        for chunk in &mut self.chunks {
+            for index in 0..chunk.phases.len() {
+                if let Some((lane, phase)) = saved.next() {
+                    chunk.sessions.restore(index, lane);
+                    chunk.phases[index] = phase;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn parse(&self, env: usize, bytes: &[u8]) -> Result<(Saved, Phase)> {
+        let (sessions, lane) = self.sessions().next().expect("there is an environment");
+        let (history, struck) = (sessions.history(lane).len(), sessions.struck(lane).len());
+        let store = self.store();
+        let fail = |what: &str, got: u64| {
+            Error::format("state", format!("environment {env}: {what} out of range: got {got}"))
+        };
+        let mut bytes = Bytes(bytes);
+        let (seed, session) = (bytes.long(), bytes.long());
+        let [shown, page, buys, cents, hour] = [(); 5].map(|()| bytes.word());
+        let hour = f32::from_bits(hour);
+        let time_of_day = f64::from_bits(bytes.long());
+        let [archetype, query, bought, turned, outcome, slot, end, phase]: [u8; 8] = bytes.take();
+        let end = match end {
+            0 => End::Open,
+            1 => End::Terminated,
+            2 => End::Truncated,
+            other => return Err(fail("end", other.into())),
+        };
+        let phase = match phase {
+            0 => Phase::New,
+            1 => Phase::Playing,
+            2 => Phase::Over,
+            other => return Err(fail("phase", other.into())),
+        };
+        let bounds = [
+            ("archetype", archetype, ARCHETYPES),
+            ("query", query, QUERIES),
+            ("units", bought, 2),
+            ("turned", turned, 2),
+            ("outcome", outcome, OUTCOMES.len()),
+            ("slot", slot, PAGE + 1),
+        ];
+        for (what, value, size) in bounds {
+            if usize::from(value) >= size {
+                return Err(fail(what, value.into()));
+            }
+        }
+        // An open session has a page to show; a closed one may be one page further.
+        let most = store.config.max_index + u32::from(end != End::Open);
+        if page > most {
+            return Err(fail("page", page.into()));
+        }
+        if !store.config.continuing && shown > MOST_PAGES {
+            return Err(fail("pages shown", shown.into()));
+        }
+        if phase != Phase::New && store.time_of_day(hour).to_bits() != time_of_day.to_bits() {
+            return Err(fail("hour", hour.to_bits().into()));
+        }
+        let customer: [u8; FIELDS.len()] = bytes.take();
+        for (field, (code, size)) in customer.iter().zip(FIELDS).enumerate() {
+            if usize::from(*code) >= size || (field == QUERY_FIELD && *code != query) {
+                return Err(fail(&format!("field_{field}"), (*code).into()));
+            }
+        }
+        let items = [(); PAGE].map(|()| bytes.word());
+        if let Some(item) = items.iter().find(|item| u64::from(**item) >= store.config.items) {
+            return Err(fail("item", (*item).into()));
+        }
+        let history: Vec<f32> = (0..history).map(|_| f32::from_bits(bytes.word())).collect();
+        let [low, high] = store.schema.action_range;
+        if let Some(value) = history.iter().find(|value| !(low..=high).contains(*value)) {
+            return Err(fail("remembered action", value.to_bits().into()));
+        }
+        let struck: Vec<u64> = (0..struck).map(|_| bytes.long()).collect();
+        let lane = Lane {
+            seed,
+            session,
+            shown,
+            page,
+            buys,
+            cents,
+            hour,
+            time_of_day,
+            archetype,
+            query,
+            bought,
+            turned,
+            outcome,
+            slot,
+            end,
+        };
+        let saved = Saved { lane, customer, items, history, struck };
+        // Bits beyond the candidates, or more than leave a page, would have no page to show.
+        if !sessions.struck_fits(store, &saved) {
+            return Err(fail("candidates shown", saved.struck.iter().fold(0, |a, b| a | b)));
+        }
+        Ok((saved, phase))
+    }
+}

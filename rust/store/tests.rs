@@ -1,0 +1,342 @@
+//! Worlds are fair on ten seeds; sessions do not depend on how they are played.
+
+use super::batch::{Reward, Rules, StoreBatch};
+use super::counters::Counters;
+use super::expect::Shown;
+use super::model::{CHOICES, Constant};
+use super::page::{Sessions, Workspace};
+use super::view::Pages;
+use super::*;
+use crate::batch::Autoreset;
+
+/// The worlds that parameters were tuned on, and those that results are reported on.
+fn ten_seeds() -> impl Iterator<Item = u64> {
+    (0..5).chain(100..105).map(|run| run << 32)
+}
+
+/// A store whose tastes are given, so that it is made at once.
+fn store(change: impl FnOnce(&mut Config)) -> Store {
+    let mut config = Config::new(7 << 32);
+    config.strength = Some(Strength { tau: 1.0, b0: -5.6 });
+    change(&mut config);
+    Store::new(config, Some(1)).expect("a store")
+}
+
+/// Plays sessions 0 to `count - 1` of a stream side by side, under actions that are a function of
+/// session and page.
+fn play(
+    store: &Store,
+    seed: u64,
+    count: usize,
+    action: impl Fn(u64, u32) -> [f32; 27],
+) -> Counters {
+    let mut sessions = Sessions::new(store, count);
+    for (session, lane) in sessions.lanes.iter_mut().enumerate() {
+        (lane.seed, lane.session) = (seed, session as u64);
+    }
+    let mut active: Vec<usize> = (0..count).collect();
+    sessions.open(store, &active);
+    let (mut workspace, mut counters) = (Workspace::default(), Counters::default());
+    while !active.is_empty() {
+        let actions: Vec<[f32; 27]> = active
+            .iter()
+            .map(|lane| action(sessions.lanes[*lane].session, sessions.lanes[*lane].shown))
+            .collect();
+        sessions.show(store, &mut workspace, &active, |row, _| &actions[row]).expect("answers");
+        active.retain(|lane| {
+            counters.count(&sessions.lanes[*lane]);
+            !sessions.lanes[*lane].over()
+        });
+    }
+    counters
+}
+
+fn some_action(session: u64, page: u32) -> [f32; 27] {
+    let wave = |i: usize| (session as f32 * 0.7 + page as f32 * 1.3 + i as f32 * 2.1).sin();
+    std::array::from_fn(|i| 0.01 * wave(i))
+}
+
+#[test]
+fn ten_worlds_are_fair() {
+    for seed in ten_seeds() {
+        // The bounds are asserted by the construction.
+        let found = Store::new(Config::new(seed), Some(1)).expect("fair").calibration.unwrap();
+        assert!((9.8..10.9).contains(&found.entropy), "{seed}: entropy {}", found.entropy);
+        assert!((4.5..5.5).contains(&found.mean_length), "{seed}: length {}", found.mean_length);
+        let [first, middle, ninth, last] = found.length_quantiles;
+        assert!((first, middle) == (1, 4) && ninth.abs_diff(11) <= 1 && last.abs_diff(18) <= 1);
+        assert!(found.zero > found.uniform && found.oracle > found.best_constant);
+    }
+}
+
+#[test]
+fn a_world_without_taste_is_refused() {
+    // Void guard of the calibration: a seed whose oracle cannot be told from the logger.
+    let error = Store::new(Config { candidates: 10, ..Config::new(0) }, Some(1)).unwrap_err();
+    assert!(matches!(error, Error::World { seed: 0, .. }), "{error}");
+}
+
+#[test]
+fn the_course_of_sessions_is_that_of_the_page_loop() {
+    for repeat in [true, false] {
+        let store = store(|config| config.repeat = repeat);
+        let counters = play(&store, 3, 60_000, |_, _| [0.0; 27]);
+        let world = store.world();
+        let course = world.course_under(store.strength, &world.constant(&store.production));
+        let (r2p, pages) =
+            (counters.buy_pages as f64 / counters.pages as f64, counters.pages as f64);
+        // Purchases end sessions, so pages are nearly independent: binomial errors.
+        let error = (r2p * (1.0 - r2p) / pages).sqrt();
+        assert!((r2p - course.r2p()).abs() < 4.0 * error, "{repeat}: {r2p} {}", course.r2p());
+        let length = pages / counters.sessions as f64;
+        assert!((length / course.pages - 1.0).abs() < 0.02, "{length} {}", course.pages);
+    }
+}
+
+#[test]
+fn counts_do_not_depend_on_the_instruction_set_nor_on_the_batch() {
+    let reference = store(|_| ());
+    let expected = play(&reference, 5, 500, some_action);
+    for isa in crate::kernels::Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        let mut other = store(|_| ());
+        other.kernels = Kernels::of(isa).expect("available");
+        assert_eq!(play(&other, 5, 500, some_action), expected, "{}", isa.name());
+    }
+    let mut sum = Counters::default();
+    let mut sessions = Sessions::new(&reference, 1);
+    for session in 0..500 {
+        (sessions.lanes[0].seed, sessions.lanes[0].session) = (5, session);
+        sessions.open(&reference, &[0]);
+        let mut workspace = Workspace::default();
+        while !sessions.lanes[0].over() {
+            let action = some_action(session, sessions.lanes[0].shown);
+            sessions.show(&reference, &mut workspace, &[0], |_, _| &action).expect("answers");
+            sum.count(&sessions.lanes[0]);
+        }
+    }
+    assert_eq!(sum, expected);
+    assert_ne!(play(&reference, 6, 500, some_action), expected);
+}
+
+#[test]
+fn items_are_not_repeated_unless_they_may_be() {
+    for (repeat, request) in [(true, 0.0), (false, 0.0), (false, 0.5)] {
+        let store = store(|config| (config.repeat, config.new_request) = (repeat, request))
+            .with_model(Arc::new(Constant::new(0.0, 1.0).unwrap()));
+        let mut sessions = Sessions::new(&store, 1);
+        (sessions.lanes[0].seed, sessions.lanes[0].session) = (1, 2);
+        sessions.open(&store, &[0]);
+        let (mut seen, mut workspace) = (Vec::new(), Workspace::default());
+        while !sessions.lanes[0].over() {
+            let action = some_action(0, sessions.lanes[0].shown);
+            sessions.show(&store, &mut workspace, &[0], |_, _| &action).expect("answers");
+            seen.extend(*sessions.items(0));
+        }
+        let pages = seen.len() / PAGE;
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len() == pages * PAGE, !repeat, "{pages} pages, {} items", seen.len());
+        // 200 candidates are 20 pages; those who ask for other things see more.
+        let fits = if repeat { pages == 101 } else { pages == 20 || request > 0.0 && pages > 20 };
+        assert!(fits, "{pages} pages");
+    }
+}
+
+/// A customer of one mind: turns until the action two pages ago had a positive first dimension.
+#[derive(Debug)]
+struct Late;
+
+impl CustomerModel for Late {
+    fn name(&self) -> String {
+        "late".into()
+    }
+
+    fn answer(&self, pages: &Pages<'_>, weights: &mut [[f64; CHOICES]]) -> Result<()> {
+        for (row, weights) in weights.iter_mut().enumerate() {
+            *weights = [0.0; CHOICES];
+            weights[if pages.action(row, 2)[0] > 0.0 { 0 } else { model::TURN }] = 1.0;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_model_sees_the_actions_that_the_memory_holds() {
+    let store = store(|config| config.memory = 3).with_model(Arc::new(Late));
+    for liked in 0..4 {
+        let action = |_, page| [if page == liked { 0.5 } else { -0.5 }; 27];
+        let counters = play(&store, 1, 50, action);
+        assert_eq!((counters.pages, counters.buy_pages), (50 * (u64::from(liked) + 3), 50));
+    }
+}
+
+#[test]
+fn a_failing_model_is_an_error_and_asks_for_a_reset() {
+    #[derive(Debug)]
+    struct Negative;
+    impl CustomerModel for Negative {
+        fn name(&self) -> String {
+            "negative".into()
+        }
+        fn answer(&self, _: &Pages<'_>, weights: &mut [[f64; CHOICES]]) -> Result<()> {
+            weights.iter_mut().for_each(|weights| *weights = [-1.0; CHOICES]);
+            Ok(())
+        }
+    }
+    let store = Arc::new(store(|_| ()).with_model(Arc::new(Negative)));
+    let rules = Rules { autoreset: Autoreset::SameStep, reward: Reward::Buy, anc: None };
+    let mut batch = StoreBatch::new(store, 3, Some(1), rules).unwrap();
+    batch.reset(Some(&[1, 2, 3]), None).unwrap();
+    assert!(matches!(batch.step(&[0.0; 81]), Err(Error::Argument { .. })));
+    assert!(matches!(batch.step(&[0.0; 81]), Err(Error::State(_))));
+}
+
+#[test]
+fn continuing_and_respawning_sessions_go_on_with_another_customer() {
+    let model = || Arc::new(Constant::new(0.2, 0.4).unwrap());
+    let respawning = store(|config| config.leave = Leave::Respawn).with_model(model());
+    let counters = play(&respawning, 1, 2_000, |_, _| [0.0; 27]);
+    // Only a purchase ends a session, but for the rare one that runs out of pages.
+    assert_eq!(counters.outcomes[1] + counters.outcomes[3], 2_000);
+    assert!(counters.outcomes[2] > 3_000);
+    let continuing = Arc::new(store(|config| config.continuing = true).with_model(model()));
+    let rules = Rules { autoreset: Autoreset::NextStep, reward: Reward::Value, anc: None };
+    let mut batch = StoreBatch::new(continuing, 4, Some(1), rules).unwrap();
+    batch.reset(Some(&[1, 2, 3, 4]), None).unwrap();
+    let mut value = 0.0;
+    for _ in 0..500 {
+        let step = batch.step(&[0.0; 4 * 27]).unwrap();
+        assert!(!step.terminated.contains(&true) && !step.truncated.contains(&true));
+        value += step.rewards.iter().sum::<f64>();
+    }
+    assert!(value > 0.0);
+}
+
+#[test]
+fn snapshots_go_on_as_the_original_and_refuse_what_is_damaged() {
+    let store = Arc::new(store(|config| {
+        (config.memory, config.repeat, config.hour) = (3, false, Hour::Uniform);
+    }));
+    let rules = Rules { autoreset: Autoreset::SameStep, reward: Reward::Value, anc: None };
+    let batch = || StoreBatch::new(store.clone(), 70, Some(1), rules).unwrap();
+    let mut original = batch();
+    let seeds: Vec<u64> = (0..70).collect();
+    original.reset(Some(&seeds), None).unwrap();
+    let actions =
+        |step: u64| -> Vec<f32> { (0..70).flat_map(|e| some_action(e, step as u32)).collect() };
+    (0..5).for_each(|step| drop(original.step(&actions(step)).unwrap()));
+    let state = original.get_state();
+    let mut copy = batch();
+    copy.set_state(&state).unwrap();
+    assert_eq!(copy.get_state(), state);
+    for step in 5..20 {
+        let (a, b) = (original.step(&actions(step)).unwrap(), copy.step(&actions(step)).unwrap());
+        assert_eq!((a.observations, a.items, a.values), (b.observations, b.items, b.values));
+    }
+    // A cut anywhere, and every byte of one environment set to 255, is refused or plays on.
+    let before = copy.get_state();
+    assert!((0..state.len()).step_by(61).all(|length| copy.set_state(&state[..length]).is_err()));
+    let mut refused = 0;
+    for at in 0..400 {
+        let mut damaged = state.clone();
+        damaged[80 + at] ^= 0xff;
+        match copy.set_state(&damaged) {
+            Err(_) => refused += 1,
+            Ok(()) => {
+                copy.step(&actions(1)).unwrap();
+                copy.set_state(&before).unwrap();
+            }
+        }
+    }
+    assert!(refused > 50, "{refused}");
+}
+
+#[test]
+fn drift_and_the_time_of_day_move_what_they_should() {
+    let mut swing = (0.0, 0.0);
+    for seed in [0, 100 << 32] {
+        let today = Store::new(Config::new(seed), Some(1)).expect("fair");
+        let strength = Some(today.strength);
+        let r2p = |change: &dyn Fn(&mut Config), shown| {
+            let mut config = Config { strength, ..Config::new(seed) };
+            change(&mut config);
+            Store::new(config, Some(1)).expect("a store").expected(shown).expect("exact").r2p()
+        };
+        let hours = (0..24).map(|hour| r2p(&|c| c.hour = Hour::At(hour.into()), Shown::Logger));
+        let hours: Vec<f64> = hours.collect();
+        let low = hours.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = hours.iter().copied().fold(0.0, f64::max);
+        assert!((0.079..0.085).contains(&low) && (0.096..0.102).contains(&high), "{low} {high}");
+        swing = (swing.0 + low / 2.0, swing.1 + high / 2.0);
+        let uniform = r2p(&|c| c.hour = Hour::Uniform, Shown::Logger);
+        let mean = hours.iter().sum::<f64>() / 24.0;
+        assert!((uniform - mean).abs() < 1e-3, "{uniform} {mean}");
+        // A policy of day 0 loses its lead over the logger as days pass.
+        let best = today.calibration.as_ref().expect("calibrated").best_weights;
+        let action = std::array::from_fn(|d| best[d] - today.production[d]);
+        let lift = |day| {
+            let of = |shown| r2p(&|c| c.day = day, shown);
+            of(Shown::Constant(&action)) / of(Shown::Logger) - 1.0
+        };
+        let lifts = [0, 1, 7, 30].map(lift);
+        println!(
+            "lifts of the best constant action of day 0: {lifts:.3?}; hours {low:.4} {high:.4}"
+        );
+        assert!(
+            lifts[0] > 0.25 && lifts[0] > lifts[1] && lifts[1] > lifts[2] && lifts[2] > lifts[3]
+        );
+    }
+    assert!((swing.0 - 0.082).abs() < 0.002 && (swing.1 - 0.099).abs() < 0.002, "{swing:?}");
+}
+
+/// T1.1: a customer of constant probabilities has known figures.
+#[test]
+fn constant_customers_have_the_figures_of_theory() {
+    let (buy, turn, last) = (0.08, 0.7, 12);
+    let store = store(|config| config.max_index = last)
+        .with_model(Arc::new(Constant::new(buy, turn).unwrap()));
+    let mut counters = Counters::default();
+    for stream in 0..10 {
+        counters.merge(&play(&store, stream << 32, 100_000, |_, _| [0.0; 27]));
+    }
+    assert_eq!(counters.sessions, 1_000_000);
+    let deviations = |buy: f64, turn: f64| {
+        let (pages, sessions) = (counters.pages as f64, counters.sessions as f64);
+        let r2p = counters.buy_pages as f64 / pages;
+        let length = pages / sessions;
+        let expected = (1.0 - turn.powi(last as i32 + 1)) / (1.0 - turn);
+        let variance = counters.pages_squared as f64 / sessions - length * length;
+        let of_rate = (r2p - buy) / (buy * (1.0 - buy) / pages).sqrt();
+        (of_rate.abs(), ((length - expected) / (variance / sessions).sqrt()).abs())
+    };
+    let (rate, length) = deviations(buy, turn);
+    assert!(rate < 3.0 && length < 3.0, "{rate} and {length} standard errors");
+    // Void guard: one part in a hundred more of either is noticed.
+    let (rate, length) = deviations(buy * 1.01, turn * 1.01);
+    assert!(rate > 3.0 && length > 3.0, "{rate} and {length} standard errors");
+}
+
+/// T1.5: with production weights an action's length matters, without them it does not.
+#[test]
+fn only_production_weights_give_an_action_a_length() {
+    let store = store(|_| ());
+    let (mut changed, mut total) = (0, 0);
+    let mut source = draws(1, Part::Check, 0);
+    for _ in 0..200 {
+        let action: [f32; 27] = std::array::from_fn(|_| (LOGGED_SD * source.normal()) as f32);
+        let weights = |base: f32, scale: f32| -> [f32; 27] {
+            std::array::from_fn(|d| base * store.production[d] + scale * action[d])
+        };
+        for shelf in &store.shelves {
+            let page = |weights: [f32; 27]| {
+                let mut page = [0; PAGE];
+                shelf.packed.top_k(store.kernels, 1, &weights, PAGE, &mut Vec::new(), &mut page);
+                page
+            };
+            changed += u32::from(page(weights(1.0, 1.0)) != page(weights(1.0, 2.0)));
+            assert_eq!(page(weights(0.0, 1.0)), page(weights(0.0, 2.0)));
+            total += 1;
+        }
+    }
+    assert!(f64::from(changed) > 0.2 * f64::from(total), "{changed} of {total}");
+}

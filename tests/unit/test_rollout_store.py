@@ -1,0 +1,169 @@
+"""Rollouts of a store: the same logs, with items, prices and hours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import virtualtb_fast as vtb
+from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.logs import OUTCOMES, STORE_COLUMNS, read_log
+from virtualtb_fast.policies import Policy
+from virtualtb_fast.store import GroundTruthStore
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture(scope="module")
+def store() -> GroundTruthStore:
+    """Every switch that changes customers within a session, and two remembered actions."""
+    return GroundTruthStore(
+        3 << 32,
+        hour="uniform",
+        memory=3,
+        repeat=False,
+        leave="respawn",
+        new_request=0.2,
+        calibrate=False,
+        tau=0.6,
+        b0=-4.5,
+    )
+
+
+def varied(observation: np.ndarray, session: np.ndarray, page: np.ndarray) -> np.ndarray:
+    """A pure policy whose action tells the page that it was chosen for."""
+    angle = np.arange(27) + session[:, None] + 3 * page[:, None]
+    return (0.05 * np.sin(angle)).astype(np.float32)
+
+
+def test_columns_are_what_was_shown(store: GroundTruthStore) -> None:
+    played = vtb.rollout(store, varied, sessions=200, seed=5)
+    assert played.keys() == STORE_COLUMNS == tuple(dict(played.log))
+    rows = len(played)
+    assert played["items"].shape == (rows, 10)
+    assert played["value"].dtype == played["hour"].dtype == np.float32
+    # Only the first page of a session is sure to exclude nothing: it is the ten best.
+    first = played["page"] == 0
+    queries = np.ascontiguousarray(played["customer"][first, 9])
+    shown = store.pages(np.ascontiguousarray(played["action"][first]), queries)
+    np.testing.assert_array_equal(played["items"][first], shown)
+    bought = played["outcome"] == OUTCOMES.index("buy")
+    assert bought.any()
+    np.testing.assert_array_equal(played["units"], bought)
+    np.testing.assert_array_equal(played["clicks"], bought)
+    prices = store.items().price
+    on_page = prices[played["items"][bought]]
+    value = np.round(100 * played["value"][bought].astype(np.float64)) / 100
+    assert (on_page == value[:, None]).any(axis=1).all()
+    assert not played["value"][~bought].any()
+
+
+def test_items_are_shown_once_a_customer_unless_repeated(store: GroundTruthStore) -> None:
+    played = vtb.rollout(store, "zero", sessions=300, seed=1)
+    fresh = (played["page"] == 0) | np.roll(played["outcome"] != OUTCOMES.index("turn"), 1)
+    customer = np.cumsum(fresh)
+    pairs = np.stack([np.repeat(customer, 10), played["items"].ravel()], axis=1)
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+    # Void guard: a store that repeats fails the same check.
+    repeating = GroundTruthStore(3 << 32, calibrate=False, tau=0.6, b0=-4.5)
+    played = vtb.rollout(repeating, "zero", sessions=300, seed=1)
+    pairs = np.stack([np.repeat(played["session"], 10), played["items"].ravel()], axis=1)
+    assert len(np.unique(pairs, axis=0)) < len(pairs)
+
+
+def test_observations_are_those_that_the_policy_saw(store: GroundTruthStore) -> None:
+    seen: dict[tuple[int, int], np.ndarray] = {}
+
+    def watched(observation: np.ndarray, session: np.ndarray, page: np.ndarray) -> np.ndarray:
+        for row, key in enumerate(zip(session.tolist(), page.tolist(), strict=True)):
+            seen[key] = observation[row].copy()
+        return varied(observation, session, page)
+
+    played = vtb.rollout(store, watched, sessions=200, seed=2)
+    want = np.array([seen[key] for key in sorted(seen)])
+    assert want.shape == (len(played), store.observation_width)
+    np.testing.assert_array_equal(played.log.observations(), want)
+    np.testing.assert_array_equal(played.log.observations(slice(7, 31)), want[7:31])
+    # Customers who left made room for others, whose pages count from 0 again.
+    assert (want[:, 90] < played["page"]).any()
+
+
+def test_the_summary_is_that_of_the_log(store: GroundTruthStore) -> None:
+    played = vtb.rollout(store, "gaussian:0.02", sessions=2_000, seed=9)
+    units, pages = int(played["units"].sum()), len(played)
+    cents = sum(round(100 * float(value)) for value in played["value"])
+    assert (played.tv, played.summary.pages, played.summary.cents) == (units, pages, cents)
+    assert played.tt == cents / 100
+    assert played.r2p == np.count_nonzero(played["units"]) / pages == 10 * played.ctr
+    low, high = played.r2p_interval
+    sessions = np.bincount(played["session"], played["units"])
+    lengths = np.bincount(played["session"])
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(lengths), size=(400, len(lengths)))
+    bootstrap = sessions[draws].sum(1) / lengths[draws].sum(1)
+    assert high - low == pytest.approx(2 * 1.96 * bootstrap.std(), rel=0.2)
+    assert "R2P" in str(played.summary)
+    assert "TT, TV" in str(played.summary)
+    report = played.summary.to_dict()
+    assert (report["r2p"], report["tv"], report["tt"]) == (played.r2p, units, cents / 100)
+
+
+def test_files_are_the_same_log(store: GroundTruthStore, tmp_path: Path) -> None:
+    kept = vtb.rollout(store, "logger:query", sessions=9_000, seed=4)
+    path = tmp_path / "store.parquet"
+    written = vtb.rollout(store, "logger:query", sessions=9_000, seed=4, out=path, num_threads=1)
+    assert written.digest() == kept.digest()
+    back = read_log(path)
+    assert back.metadata == kept.metadata
+    assert back.metadata["store_digest"] == store.digest
+    for name in STORE_COLUMNS:
+        np.testing.assert_array_equal(back[name], kept[name])
+    table = pyarrow.table(kept)
+    names = ["session", "page", "day", "customer", "action", "action_logp"]
+    names += ["clicks", "second", "outcome", "units", "value", "hour", "items"]
+    assert table.column_names == names
+    assert pyarrow.types.is_fixed_size_list(table.schema.field("items").type)
+    from_file = parquet.read_table(path)
+    assert from_file.schema.equals(table.schema)
+    for name in names:
+        assert from_file[name].to_pylist() == table[name].to_pylist(), name
+
+
+def test_a_store_without_hours_has_none(tmp_path: Path) -> None:
+    timeless = GroundTruthStore(3 << 32, calibrate=False, tau=0.6, b0=-4.5)
+    path = tmp_path / "timeless.parquet"
+    played = vtb.rollout(timeless, "logger", sessions=50, out=path)
+    assert np.isnan(played["hour"]).all()
+    assert pyarrow.table(played.log)["hour"].null_count == len(played)
+    assert not played["day"].any()
+    later = GroundTruthStore(3 << 32, day=7, calibrate=False, tau=0.6, b0=-4.5)
+    assert (vtb.rollout(later, "logger", sessions=50)["day"] == 7).all()
+
+
+def test_what_cannot_be_rolled_out_is_refused(shop: vtb.Simulator) -> None:
+    endless = GroundTruthStore(3 << 32, continuing=True, calibrate=False, tau=0.6, b0=-4.5)
+    with pytest.raises(InvalidArgumentError, match="expected one whose sessions end"):
+        vtb.rollout(endless, sessions=1)
+    with pytest.raises(InvalidArgumentError, match="which has no logger"):
+        vtb.rollout(shop, "logger", sessions=1)
+    plain = GroundTruthStore(3 << 32, calibrate=False, tau=0.6, b0=-4.5)
+    with pytest.raises(InvalidArgumentError, match="27 numbers"):
+        vtb.rollout(plain, Policy.constant(np.zeros(5)), sessions=1)
+
+
+def test_a_rollout_with_customers_of_ones_own() -> None:
+    def pages_are_turned_once(batch: dict[str, np.ndarray]) -> np.ndarray:
+        weights = np.zeros((len(batch["page"]), 12))
+        weights[batch["page"] == 0, 10] = 1.0
+        weights[batch["page"] > 0, 11] = 1.0
+        return weights
+
+    own = GroundTruthStore(
+        3 << 32, calibrate=False, tau=0.6, b0=-4.5, customers=pages_are_turned_once
+    )
+    played = vtb.rollout(own, sessions=500, num_threads=2)
+    assert (played.pages, played.units, played.sessions) == (1_000, 0, 500)
+    assert played.log.metadata["customers"] != "referee"

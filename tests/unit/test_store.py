@@ -1,0 +1,171 @@
+"""`GroundTruthStore`: its arguments, its catalogue, its copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import virtualtb_fast as vtb
+from virtualtb_fast.store import ConstantCustomer, GroundTruthStore
+
+
+def quick(**arguments: Any) -> GroundTruthStore:
+    return GroundTruthStore(**{"seed": 3, "calibrate": False, "tau": 1.0, "b0": -5.5, **arguments})
+
+
+@pytest.fixture(scope="module")
+def store() -> GroundTruthStore:
+    return quick()
+
+
+def test_the_same_arguments_are_the_same_store(store: GroundTruthStore) -> None:
+    assert quick().digest == store.digest
+    for change in (
+        {"seed": 4}, {"day": 3}, {"hour": 5.0}, {"memory": 2}, {"items": 6000}, {"tau": 1.1},
+        {"repeat": False}, {"categories": "long-tail"}, {"customers": ConstantCustomer(0.1, 0.5)},
+    ):  # fmt: skip
+        assert quick(**change).digest != store.digest, change
+
+
+def test_pages_are_the_ten_best_candidates(store: GroundTruthStore) -> None:
+    rng = np.random.default_rng(0)
+    actions = rng.normal(0, 0.02, (200, 27)).astype(np.float32)
+    queries = rng.integers(0, 18, 200).astype(np.uint8)
+    pages = store.pages(actions, queries)
+    everything = store.items()
+    assert everything.attributes.shape == (5000, 27) == (len(store), 27)
+    for action, query, page in zip(actions, queries, pages, strict=True):
+        rows = store.candidates(int(query))
+        assert np.array_equal(rows, np.flatnonzero(np.arange(5000) % 18 == query)[:200])
+        assert (everything.category[rows] == query).all()
+        weights = (store.production + action).astype(np.float64)
+        scores = everything.attributes[rows].astype(np.float64) @ weights
+        best = np.sort(scores)[::-1]
+        shown = scores[np.searchsorted(rows, page)]
+        np.testing.assert_allclose(shown, best[:10], rtol=0, atol=1e-6)
+        # Void guard: the next ten are not as good.
+        assert best[19] < best[9] - 1e-6
+
+
+def test_items_of_any_part_are_those_of_the_whole(store: GroundTruthStore) -> None:
+    whole, part = store.items(), store.items(1234, 10)
+    assert np.array_equal(whole.attributes[1234:1244], part.attributes)
+    assert np.array_equal(whole.price[1234:1244], part.price)
+    np.testing.assert_allclose(whole.attributes.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(whole.attributes.std(0), 1, atol=1e-5)
+    assert np.corrcoef(np.log(whole.price), whole.attributes[:, 0])[0, 1] > 0.999
+    assert np.array_equal(np.round(whole.price * 100) / 100, whole.price)
+
+
+def test_copies_and_pickles_are_cheap_and_equal() -> None:
+    calibrated = GroundTruthStore(100 << 32, memory=2, customers=ConstantCustomer(0.1, 0.6))
+    data = pickle.dumps(calibrated)
+    assert len(data) < 1000
+    again = pickle.loads(data)
+    assert again == calibrated
+    assert again.digest == calibrated.digest
+    assert again.reveal().tau == calibrated.reveal().tau
+    assert copy.deepcopy(calibrated) is calibrated
+    assert "seed=429496729600" in repr(again)
+
+
+def test_a_world_that_is_no_fair_test_is_refused() -> None:
+    with pytest.raises(vtb.DegenerateWorldError, match="expected"):
+        GroundTruthStore(0, candidates=10)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"seed": -1}, {"seed": 1 << 64}, {"seed": "a"}, {"items": 179}, {"items": 1 << 40},
+        {"candidates": 9}, {"candidates": 1 << 20}, {"categories": "odd"}, {"categories": 3},
+        {"day": -1}, {"day": 31}, {"hour": 24.0}, {"hour": float("nan")}, {"hour": "noon"},
+        {"hour": []}, {"memory": 0}, {"memory": 65}, {"max_index": -1}, {"max_index": 40_000},
+        {"leave": "stay"}, {"new_request": 1.5}, {"new_request": float("nan")}, {"tau": -1.0},
+        {"tau": float("inf")}, {"b0": float("nan")}, {"b0": None}, {"calibrate": True},
+        {"customers": 3}, {"customers": ConstantCustomer(0.7, 0.7)}, {"num_threads": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_arguments_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(vtb.InvalidArgumentError):
+        quick(**arguments)
+
+
+def test_bad_calls_are_refused(store: GroundTruthStore) -> None:
+    zeros, query = np.zeros((1, 27), np.float32), np.zeros(1, np.uint8)
+    with pytest.raises(vtb.InvalidActionError):
+        store.pages(zeros.astype(np.float64), query)
+    with pytest.raises(vtb.InvalidArgumentError):
+        store.pages(zeros, query + np.uint8(18))
+    with pytest.raises(vtb.InvalidArgumentError):
+        store.pages(np.full((1, 27), np.inf, np.float32), query)
+    for call in (
+        lambda: store.candidates(18),
+        lambda: store.items(4999, 2),
+        lambda: store.reveal().log_density([[0] * 10]),
+        lambda: store.reveal().log_density([[9] * 11]),
+        lambda: store.reveal().log_density([[-1] * 11]),
+        lambda: store.expected("best"),
+    ):
+        with pytest.raises(vtb.InvalidArgumentError):
+            call()
+    with pytest.raises(vtb.StateError):
+        quick(leave="respawn").expected("zero")
+
+
+def test_a_failing_customer_model_is_named() -> None:
+    from virtualtb_fast.envs.store import GroundTruthStoreVector
+
+    def broken(pages: dict[str, np.ndarray]) -> np.ndarray:
+        raise KeyError("nothing here")
+
+    def wrong(pages: dict[str, np.ndarray]) -> np.ndarray:
+        return np.zeros((len(pages["page"]), 3))
+
+    for model in (broken, wrong):
+        envs = GroundTruthStoreVector(3, quick(customers=model))
+        envs.reset(seed=1)
+        with pytest.raises(vtb.CustomerModelError):
+            envs.step(np.zeros((3, 27), np.float32))
+        with pytest.raises(vtb.StateError):
+            envs.step(np.zeros((3, 27), np.float32))
+        envs.reset(seed=1)
+
+
+def test_customers_of_ones_own_are_shown_what_is_documented() -> None:
+    from virtualtb_fast.envs.store import GroundTruthStoreVector
+
+    seen: list[dict[str, np.ndarray]] = []
+
+    def watching(pages: dict[str, np.ndarray]) -> np.ndarray:
+        seen.append(pages)
+        weights = np.zeros((len(pages["page"]), 12))
+        weights[:, 10] = 1
+        return weights
+
+    store = quick(customers=watching, memory=2, hour=7.5)
+    envs = GroundTruthStoreVector(64, store)
+    envs.reset(seed=1)
+    everything = store.items()
+    actions = np.random.default_rng(0).normal(0, 0.1, (2, 64, 27)).astype(np.float32)
+    for step in range(2):
+        seen.clear()
+        infos = envs.step(actions[step])[-1]
+        assert sum(len(pages["page"]) for pages in seen) == 64
+        assert len(seen) <= 18
+        for pages in seen:
+            assert (pages["page"] == step).all()
+            assert (pages["hour"] == 7.5).all()
+            assert len(set(pages["customer"][:, 9])) == 1
+            assert np.array_equal(everything.attributes[pages["items"]], pages["attributes"])
+            for row, items in enumerate(pages["items"]):
+                shown = pages["actions"][row]
+                env = int(np.flatnonzero((actions[step] == shown[0]).all(1))[0])
+                assert np.array_equal(infos["items"][env], items)
+                before = actions[0, env] if step else np.zeros(27)
+                assert np.array_equal(shown[1], before)
