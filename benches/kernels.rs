@@ -123,39 +123,6 @@ fn uniforms(c: &mut Criterion) {
     group.finish();
 }
 
-/// The ten best of a query's 200 candidates.
-fn top_ten(c: &mut Criterion) {
-    let scores: Vec<f32> = values(6, 208 * TILE);
-    let naive = |out: &mut [u32]| {
-        for (scores, out) in scores.chunks(208).zip(out.chunks_mut(10)) {
-            let mut order: Vec<u32> = (0..208).collect();
-            order.sort_by(|a, b| {
-                let (left, right) = (scores[*a as usize], scores[*b as usize]);
-                right.total_cmp(&left).then(a.cmp(b))
-            });
-            out.copy_from_slice(&order[..10]);
-        }
-    };
-    let ours = |kernels: Kernels, out: &mut [u32]| {
-        for (scores, out) in scores.chunks(208).zip(out.chunks_mut(10)) {
-            kernels.select(scores, out);
-        }
-    };
-    let (mut want, mut got) = (vec![0; TILE * 10], vec![0; TILE * 10]);
-    naive(&mut want);
-    let mut group = c.benchmark_group("top_ten of 208");
-    group.throughput(Throughput::Elements(TILE as u64));
-    group.bench_function("naive", |b| b.iter(|| naive(black_box(&mut want))));
-    for kernels in sets() {
-        ours(kernels, &mut got);
-        assert_eq!(got, want);
-        group.bench_function(kernels.isa().name(), |b| {
-            b.iter(|| ours(kernels, black_box(&mut got)))
-        });
-    }
-    group.finish();
-}
-
 /// Integer sums of a chunk of 256 items x 27 for 64 queries, against plain f32 dot products.
 fn scan(c: &mut Criterion) {
     let (dimensions, count) = (27, 64);
@@ -236,5 +203,38 @@ fn dots(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, dense, categorical, uniforms, top_ten, scan, dots);
+/// The ten best of a query's 200 candidates.
+fn top_ten(c: &mut Criterion) {
+    let scores: Vec<f32> = values(6, 208 * TILE);
+    let naive = |out: &mut [u32]| {
+        for (scores, out) in scores.chunks(208).zip(out.chunks_mut(10)) {
+            let mut order: Vec<u32> = (0..208).collect();
+            order.sort_by(|a, b| {
+                let (left, right) = (scores[*a as usize], scores[*b as usize]);
+                right.total_cmp(&left).then(a.cmp(b))
+            });
+            out.copy_from_slice(&order[..10]);
+        }
+    };
+    let ours = |kernels: Kernels, out: &mut [u32]| {
+        for (scores, out) in scores.chunks(208).zip(out.chunks_mut(10)) {
+            kernels.select(scores, out);
+        }
+    };
+    let (mut want, mut got) = (vec![0; TILE * 10], vec![0; TILE * 10]);
+    naive(&mut want);
+    let mut group = c.benchmark_group("top_ten of 208");
+    group.throughput(Throughput::Elements(TILE as u64));
+    group.bench_function("naive", |b| b.iter(|| naive(black_box(&mut want))));
+    for kernels in sets() {
+        ours(kernels, &mut got);
+        assert_eq!(got, want);
+        group.bench_function(kernels.isa().name(), |b| {
+            b.iter(|| ours(kernels, black_box(&mut got)))
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, scan, dots, dense, categorical, uniforms, top_ten);
 criterion_main!(benches);
