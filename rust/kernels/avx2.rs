@@ -236,7 +236,7 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
             sums[r] = [_mm256_set1_epi32(-job.least[first + r]); 4];
         }
         // SAFETY: `Scan::check` holds, so that from `at` (and from `second`) there are 64 bytes a
-        // group in `codes`, and each query has four weights a group.
+        // group in `codes`, and each query has four weights a group; a hit has 8 sums from each quarter's first.
         unsafe {
             let codes = [job.codes.as_ptr().add(at), job.codes.as_ptr().add(second)];
             for group in 0..job.groups {
@@ -262,31 +262,30 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
                     }
                 }
             }
-        }
-        for r in 0..R {
-            let none = sums[r].into_iter().reduce(|a, b| _mm256_and_si256(a, b));
-            if none.is_some_and(|none| _mm256_movemask_ps(_mm256_castsi256_ps(none)) == 255) {
-                continue;
+            for r in 0..R {
+                let none = sums[r].into_iter().reduce(|a, b| _mm256_and_si256(a, b));
+                if none.is_some_and(|none| _mm256_movemask_ps(_mm256_castsi256_ps(none)) == 255) {
+                    continue;
+                }
+                let reached = |(quarter, sums): (usize, &__m256i)| {
+                    let missed = _mm256_movemask_ps(_mm256_castsi256_ps(*sums)) as u32;
+                    (!missed & 255) << (quarter * LANES)
+                };
+                let lanes = sums[r].iter().enumerate().map(reached).fold(0, |a, b| a | b);
+                let lanes = lanes & job.allowed[pair];
+                if lanes == 0 {
+                    continue;
+                }
+                let (slot, pair) = ((first + r) as u32, pair as u32);
+                let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
+                for quarter in 0..4 {
+                    let least = _mm256_set1_epi32(job.least[first + r]);
+                    let sums = _mm256_add_epi32(sums[r][quarter], least);
+                    let out = hit.sums[quarter * LANES..][..LANES].as_mut_ptr();
+                    _mm256_storeu_si256(out.cast(), sums);
+                }
+                job.hits.push(hit);
             }
-            let reached = |(quarter, sums): (usize, &__m256i)| {
-                let missed = _mm256_movemask_ps(_mm256_castsi256_ps(*sums)) as u32;
-                (!missed & 255) << (quarter * LANES)
-            };
-            let lanes = sums[r].iter().enumerate().map(reached).fold(0, |a, b| a | b);
-            let lanes = lanes & job.allowed[pair];
-            if lanes == 0 {
-                continue;
-            }
-            let (slot, pair) = ((first + r) as u32, pair as u32);
-            let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
-            for quarter in 0..4 {
-                let least = _mm256_set1_epi32(job.least[first + r]);
-                let sums = _mm256_add_epi32(sums[r][quarter], least);
-                let out = hit.sums[quarter * LANES..][..LANES].as_mut_ptr();
-                // SAFETY: `out` has 8 values.
-                unsafe { _mm256_storeu_si256(out.cast(), sums) };
-            }
-            job.hits.push(hit);
         }
     }
     R

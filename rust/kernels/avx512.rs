@@ -367,7 +367,7 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
             sums[r] = [starts[r]; 2];
         }
         // SAFETY: `Scan::check` holds, so that from `at` (and from `second`) there are 64 bytes a
-        // group in `codes`, and each query has four weights a group.
+        // group in `codes`, and each query has four weights a group; a hit has 16 sums from each block's first.
         unsafe {
             let codes = [job.codes.as_ptr().add(at), job.codes.as_ptr().add(second)];
             for group in 0..job.groups {
@@ -386,27 +386,28 @@ fn scan_tile<const R: usize, const FOUR: bool>(job: &mut Scan<'_>, first: usize)
                     }
                 }
             }
-        }
-        let none = |sums: [__m512i; 2]| _mm512_and_si512(sums[0], sums[1]);
-        let all = sums.into_iter().map(none).reduce(|a, b| _mm512_and_si512(a, b));
-        if all.is_some_and(|all| _mm512_movepi32_mask(all) == u16::MAX) {
-            continue;
-        }
-        for r in 0..R {
-            let [first_block, second_block] = sums[r].map(|sums| _mm512_movepi32_mask(sums));
-            let missed = u32::from(first_block) | u32::from(second_block) << BLOCK;
-            let lanes = !missed & job.allowed[pair];
-            if lanes != 0 {
-                let (slot, pair) = ((first + r) as u32, pair as u32);
-                let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
-                for block in 0..2 {
-                    let sums =
-                        _mm512_add_epi32(sums[r][block], _mm512_set1_epi32(job.least[first + r]));
-                    let out = hit.sums[block * BLOCK..][..BLOCK].as_mut_ptr();
-                    // SAFETY: `out` has 16 values.
-                    unsafe { _mm512_storeu_si512(out.cast(), sums) };
+            let none = |sums: [__m512i; 2]| _mm512_and_si512(sums[0], sums[1]);
+            let all = sums.into_iter().map(none).reduce(|a, b| _mm512_and_si512(a, b));
+            if all.is_some_and(|all| _mm512_movepi32_mask(all) == u16::MAX) {
+                continue;
+            }
+            for r in 0..R {
+                let [first_block, second_block] = sums[r].map(|sums| _mm512_movepi32_mask(sums));
+                let missed = u32::from(first_block) | u32::from(second_block) << BLOCK;
+                let lanes = !missed & job.allowed[pair];
+                if lanes != 0 {
+                    let (slot, pair) = ((first + r) as u32, pair as u32);
+                    let mut hit = Hit { sums: [0; PAIR], lanes, slot, pair };
+                    for block in 0..2 {
+                        let sums = _mm512_add_epi32(
+                            sums[r][block],
+                            _mm512_set1_epi32(job.least[first + r]),
+                        );
+                        let out = hit.sums[block * BLOCK..][..BLOCK].as_mut_ptr();
+                        _mm512_storeu_si512(out.cast(), sums);
+                    }
+                    job.hits.push(hit);
                 }
-                job.hits.push(hit);
             }
         }
     }
