@@ -43,7 +43,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::parallel;
 use crate::search::index::{self, View};
-use crate::search::{self, MOST_K, NO_ROW, Plan, Search};
+use crate::search::{self, MOST_K, NO_ROW, Plan, Search, list};
 use check::check_sum;
 use format::{BLOCK, Column, ColumnKind, Header, IdKind, Kind, Section};
 use ids::{Id, Ids};
@@ -385,6 +385,54 @@ impl Catalog {
             let work = |((queries, selection), (rows, scores)): (Each<'_>, _)| {
                 let job = Search { queries, k, allowed: selection.allowed(), threads: 1 };
                 search::search(kernels, &view, job, &|| Ok(()), rows, scores)
+            };
+            parallel::map(threads, now, work)?.into_iter().collect::<Result<()>>()?;
+        }
+        self.check_found(rows)
+    }
+
+    /// [`Catalog::search`] among rows that each query brings: those up to its end in `lists`, from
+    /// the end of the one before, in any order.
+    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
+    pub fn search_own(
+        &self,
+        queries: &[f32],
+        k: usize,
+        lists: &[u32],
+        ends: &[usize],
+        threads: Option<usize>,
+        interrupt: &dyn Fn() -> Result<()>,
+        rows: &mut [u32],
+        scores: &mut [f32],
+    ) -> Result<()> {
+        let threads = self.check_search(queries, k, threads)?;
+        let (kernels, view, dimensions) = (Kernels::best()?, self.view(), self.dimensions());
+        let place = self.values::<u32>(Kind::Positions, 0);
+        // A round is work for all threads; between two of them the clock is looked at.
+        let tile = ends.len().div_ceil(threads).clamp(1, STEP / 4);
+        let mut tiles: Vec<_> = rows
+            .chunks_mut(tile * k)
+            .zip(scores.chunks_mut(tile * k))
+            .enumerate()
+            .map(|(index, out)| (index * tile, out))
+            .collect();
+        while !tiles.is_empty() {
+            interrupt()?;
+            let later = tiles.split_off(tiles.len().min(4 * threads));
+            let now = std::mem::replace(&mut tiles, later);
+            let work = |(first, (rows, scores)): (usize, (&mut [u32], &mut [f32]))| {
+                let mut buffers = list::Buffers::default();
+                let out = rows.chunks_exact_mut(k).zip(scores.chunks_exact_mut(k));
+                for (query, (rows, scores)) in (first..).zip(out) {
+                    let weights = &queries[query * dimensions..][..dimensions];
+                    let start = query.checked_sub(1).map_or(0, |before| ends[before]);
+                    let list = &lists[start..ends[query]];
+                    let buffers = &mut buffers;
+                    list::run_own(
+                        kernels, &view, place, query, weights, list, buffers, rows, scores,
+                    )?;
+                }
+                Ok(())
             };
             parallel::map(threads, now, work)?.into_iter().collect::<Result<()>>()?;
         }

@@ -47,7 +47,7 @@
 
 mod best;
 pub mod index;
-mod list;
+pub mod list;
 pub mod packed;
 mod pass;
 mod plan;

@@ -436,6 +436,20 @@ impl PyCatalog {
                 scores.resize(size, 0.0);
                 let (into, scored) = (&mut found[..], &mut scores[..]);
                 match (&ends, rows) {
+                    (Some(ends), Some(rows)) if filters.is_empty() => {
+                        self.check_rows(rows)?;
+                        let catalog = &self.0;
+                        catalog.search_own(
+                            weights,
+                            k,
+                            rows,
+                            ends,
+                            num_threads,
+                            interrupt,
+                            into,
+                            scored,
+                        )?;
+                    }
                     (Some(ends), Some(rows)) => {
                         let lists = self.selections(&filters, rows, ends)?;
                         self.0.search_each(
