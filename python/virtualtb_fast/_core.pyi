@@ -96,8 +96,6 @@ class SessionBatch:
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """``step`` for a batch of one without autoreset: action (A,), observation (D,)."""
     def observe(self) -> NDArray[np.float32]: ...
-    def customers(self) -> NDArray[np.uint8]:
-        """Field codes (N, number of fields)."""
     def sessions(self) -> dict[str, NDArray[Any]]:
         """``seed`` u64, ``session`` u64, ``page`` i64, ``total_clicks`` i64; each (N,)."""
     def get_state(self) -> bytes: ...

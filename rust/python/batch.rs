@@ -156,11 +156,6 @@ impl PySessionBatch {
         two(py, self.0.observations(), self.0.observation_width())
     }
 
-    fn customers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<u8>>> {
-        let codes = self.0.sessions().flat_map(|(sessions, lane)| sessions.customer(lane).to_vec());
-        two(py, codes.collect(), self.0.simulator().schema.customer.len())
-    }
-
     fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let lanes: Vec<_> =
             self.0.sessions().map(|(sessions, lane)| sessions.lanes[lane]).collect();
