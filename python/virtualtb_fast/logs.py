@@ -9,9 +9,10 @@
 | ``action`` | float32 (R, A) | fixed-size list of float32 | what was shown, after clipping |
 | ``action_logp`` | float32 (R,) | float32 | log-density of the draw before clipping, 0 if none |
 | ``clicks`` | uint8 (R,) | uint8 | clicks on the page; in a store 1 for a purchase |
-| ``second`` | uint8 (R,) | uint8 | the second head (in VirtualTB-v0 probably purchases) |
+| ``second`` | uint8 (R,) | uint8 | the second head (in VirtualTB-v0 probably purchases); in a store \
+as ``units`` |
 | ``outcome`` | uint8 codes (R,) | dictionary of strings | how the page ended, one of `OUTCOMES` |
-| ``units`` | uint16 (R,) | uint16 | units bought: the second head, as far as is known |
+| ``units`` | uint16 (R,) | uint16 | units bought: a simulator's second head, as far as is known |
 | ``value`` | in a store float32 (R,) | float32, null without prices | price of what was bought |
 
 The log of a store has two columns more:
@@ -21,7 +22,8 @@ The log of a store has two columns more:
 | ``hour`` | float32 (R,) | float32 | of the day; NaN (null) if the store has no hours |
 | ``items`` | uint32 (R, 10) | fixed-size list of uint32 | rows of the catalogue, best first |
 
-Prices are whole cents: ``round(100 * value)`` is exact. Where another customer may take over within
+Prices are whole cents: ``round(100 * value)`` is exact. ``page`` counts the pages of the session;
+an observation's page column counts those of the customer. Where another customer may take over within
 a session (``leave="respawn"``), or ask for something else, ``customer`` is that of the page.
 
 R is the number of rows, A the dimensions of an action. Nothing here needs pyarrow; the columns go
