@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-rust test-python bench bench-catalog bench-kernels fuzz wheel refit clean
+.PHONY: help demo test lint test-rust test-python bench bench-catalog bench-store bench-kernels fuzz wheel refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ bench: $(VENV)/.test $(VENV)/.built ## Measure against PyTorch and numpy in one 
 
 bench-catalog: $(VENV)/.test $(VENV)/.built ## Measure search against faiss, usearch and numpy
 	$(BIN)/python -m benches.catalog
+
+bench-store: $(VENV)/.test $(VENV)/.built ## Measure the ground-truth store against NumPy
+	$(BIN)/python -m benches.store
 
 bench-kernels: ## Measure every kernel against its naive version
 	cargo bench --bench kernels

@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 
 import virtualtb_fast as vtb
-from virtualtb_fast.info import system_info
+from benches.machine import machine
 from virtualtb_fast.store import LOGGED_SD
 
 BATCH = 4096
@@ -230,7 +230,7 @@ def check(store: vtb.GroundTruthStore, n: int = 2048, steps: int = 12) -> dict[s
 def measure(items: list[int], repeats: int) -> dict[str, object]:
     """Plays the contenders in turn in worlds of different sizes."""
     results = {f"{count:,} items": contest(count, repeats) for count in items}
-    return {"system": system_info(), "batch": BATCH, "rounds": repeats, "stores": results}
+    return {"machine": machine(), "batch": BATCH, "rounds": repeats, "stores": results}
 
 
 def contest(items: int, repeats: int) -> dict[str, object]:

@@ -9,10 +9,9 @@
 | ``action`` | float32 (R, A) | fixed-size list of float32 | what was shown, after clipping |
 | ``action_logp`` | float32 (R,) | float32 | log-density of the draw before clipping, 0 if none |
 | ``clicks`` | uint8 (R,) | uint8 | clicks on the page; in a store 1 for a purchase |
-| ``second`` | uint8 (R,) | uint8 | the second head (in VirtualTB-v0 probably purchases); in a store \
-as ``units`` |
+| ``second`` | uint8 (R,) | uint8 | the second head (probably purchases); in a store ``units`` |
 | ``outcome`` | uint8 codes (R,) | dictionary of strings | how the page ended, one of `OUTCOMES` |
-| ``units`` | uint16 (R,) | uint16 | units bought: a simulator's second head, as far as is known |
+| ``units`` | uint16 (R,) | uint16 | units bought: a simulator's second head, as far as known |
 | ``value`` | in a store float32 (R,) | float32, null without prices | price of what was bought |
 
 The log of a store has two columns more:

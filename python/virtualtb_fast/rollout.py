@@ -14,7 +14,7 @@ import operator
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, SupportsIndex, cast
 
 import numpy as np
@@ -39,6 +39,9 @@ _NORMAL_95 = 1.959963984540054
 @dataclass(frozen=True)
 class Summary:
     """What a rollout counted. The counts are exact; intervals are of 95 %, by sessions.
+
+    Summaries of several workers, each with sessions of its own (other seeds), add up with ``+`` or
+    ``sum``.
 
     Pages of one session are not independent, so the intervals of CTR and R2P take whole sessions as
     the unit (the delta method for the ratio of two sums).
@@ -85,7 +88,7 @@ class Summary:
     priced: bool
     """Whether there are prices: in a store."""
     seconds: float = field(compare=False)
-    """How long it took."""
+    """How long it took; of a sum, all workers' time together."""
 
     @property
     def ctr(self) -> float:
@@ -155,6 +158,22 @@ class Summary:
         """The rate, writing included."""
         return self.pages / self.seconds if self.seconds > 0 else math.inf
 
+    def __add__(self, other: Summary) -> Summary:
+        if not isinstance(other, Summary):
+            return NotImplemented
+        for name in ("page_items", "priced"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                expected = f"summaries of the same kind ({name} = {mine})"
+                raise InvalidArgumentError(f"+: expected {expected}, got {theirs}")
+        names = {one.name for one in fields(self)} - {"page_items", "priced"}
+        counts = {name: _sum(getattr(self, name), getattr(other, name)) for name in names}
+        return replace(self, **counts)
+
+    def __radd__(self, other: object) -> Summary:
+        # What `sum` starts with.
+        return self if other == 0 else NotImplemented
+
     def __str__(self) -> str:
         what = "purchases" if self.priced else "clicks"
         lines = [
@@ -192,6 +211,14 @@ class Summary:
             "clicks_by_page": self.clicks_by_page.tolist(),
             "pages_by_page": self.pages_by_page.tolist(),
         }
+
+
+def _sum(one: Any, other: Any) -> Any:
+    """The sum of two numbers, or of arrays of counts, the shorter of which goes on with zeros."""
+    if not isinstance(one, np.ndarray):
+        return one + other
+    longest = max(len(one), len(other))
+    return np.pad(one, (0, longest - len(one))) + np.pad(other, (0, longest - len(other)))
 
 
 def _between(interval: tuple[float, float]) -> str:

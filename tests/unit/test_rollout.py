@@ -1,6 +1,7 @@
 """Rollouts: one answer for every way of computing it, and nothing lost when one is stopped."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,9 +18,10 @@ import pytest
 
 import virtualtb_fast as vtb
 from virtualtb_fast import _core
+from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.logs import COLUMNS, read_log
 from virtualtb_fast.policies import Policy
-from virtualtb_fast.rollout import Rollout, rollout
+from virtualtb_fast.rollout import Rollout, Summary, rollout
 
 PAGES = 200_000
 
@@ -461,3 +463,21 @@ def test_bad_outputs_are_refused(
 def test_the_public_name_is_the_function(simulator: vtb.Simulator) -> None:
     assert vtb.rollout is rollout
     assert sys.modules["virtualtb_fast.rollout"].rollout is rollout
+
+
+def test_summaries_of_workers_add_up(shop: vtb.Simulator) -> None:
+    whole = rollout(shop, "random", sessions=700, seed=3)
+    parts = [rollout(shop, "random", sessions=n, seed=s) for n, s in ((700, 3), (50, 9), (1, 4))]
+    total = sum(part.summary for part in parts)
+    assert isinstance(total, Summary)
+    for name in ("pages", "sessions", "clicks", "units", "clicks_squared", "clicks_times_pages"):
+        assert getattr(total, name) == sum(getattr(part.summary, name) for part in parts)
+    joined = np.concatenate([part["clicks"] for part in parts])
+    assert total.ctr == joined.sum() / (total.page_items * len(joined))
+    assert total.sessions_by_length.sum() == 751
+    assert total.pages_by_page.sum() == total.pages
+    assert total != whole.summary
+    with pytest.raises(InvalidArgumentError, match="summaries of the same kind"):
+        whole.summary + dataclasses.replace(whole.summary, priced=True)
+    with pytest.raises(TypeError):
+        whole.summary + 1
