@@ -21,9 +21,9 @@ The log of a store has two columns more:
 | ``hour`` | float32 (R,) | float32 | of the day; NaN (null) if the store has no hours |
 | ``items`` | uint32 (R, 10) | fixed-size list of uint32 | rows of the catalogue, best first |
 
-Prices are whole cents: ``round(100 * value)`` is exact. ``page`` counts the pages of the session;
-an observation's page column counts those of the customer. Where another customer may take over within
-a session (``leave="respawn"``), or ask for something else, ``customer`` is that of the page.
+Prices are whole cents: ``round(100 * value)`` is exact. Where another customer may take over within
+a session (``leave="respawn"``), or ask for something else, ``customer`` is that of the page; ``page``
+counts the pages of the session, an observation's page column those of the customer.
 
 R is the number of rows, A the dimensions of an action. Nothing here needs pyarrow; the columns go
 to anything that speaks the Arrow PyCapsule interface (``polars.from_arrow(log)``,
@@ -109,8 +109,9 @@ class SessionLog:
         Keys: ``format``, ``format_version``, ``schema`` (JSON), ``simulator``,
         ``simulator_digest``, ``policy``, ``seed``, ``stream_version``, ``sessions``, ``rows``, and
         ``complete``, which is ``false`` in what an interrupted rollout left. A store's log has
-        ``store``, ``store_digest``, ``page_items`` and what was observed (``memory``,
-        ``observe_page``, ``observe_feedback``) in place of the simulator's two.
+        ``store``, ``store_digest``, ``store_config`` (JSON: seed, items and rules, but not what is
+        hidden), ``customers``, ``page_items`` and what was observed (``memory``, ``observe_page``,
+        ``observe_feedback``) in place of the simulator's two.
         """
         return self._native.metadata()
 

@@ -9,7 +9,7 @@ use crate::policy::{Logger, Place, Seen};
 use crate::rng::{Origin, Purpose};
 use crate::session::{self, Arrival};
 use crate::simulator::Simulator;
-use crate::store::{LOGGED_SD, PAGE, QUERY_FIELD, Store, page};
+use crate::store::{Config, LOGGED_SD, PAGE, QUERY_FIELD, Store, page};
 use crate::tensor_file::json;
 
 /// What logs call a store.
@@ -213,6 +213,7 @@ impl Scene for Store {
             ("schema", json(&self.schema)),
             ("page_items", PAGE.to_string()),
             ("store", STORE.to_owned()),
+            ("store_config", json(&Config { strength: None, ..self.config.clone() })),
             ("customers", self.model.name()),
             ("memory", self.config.memory.to_string()),
             ("observe_page", self.config.observe_page.to_string()),

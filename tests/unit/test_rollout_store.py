@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,9 @@ def test_files_are_the_same_log(store: GroundTruthStore, tmp_path: Path) -> None
     back = read_log(path)
     assert back.metadata == kept.metadata
     assert back.metadata["store_digest"] == store.digest
+    config = json.loads(back.metadata["store_config"])
+    assert (config["seed"], config["items"], config["repeat"]) == (3 << 32, 5_000, False)
+    assert config["strength"] is None
     for name in STORE_COLUMNS:
         np.testing.assert_array_equal(back[name], kept[name])
     table = pyarrow.table(kept)
