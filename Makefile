@@ -59,6 +59,7 @@ bench: $(VENV)/.test $(VENV)/.built ## Measure against PyTorch and numpy in one 
 	$(BIN)/python -m benches.environments
 
 bench-catalog: $(VENV)/.test $(VENV)/.built ## Measure search against faiss, usearch and numpy
+	$(BIN)/python -m pip install --quiet faiss-cpu usearch
 	$(BIN)/python -m benches.catalog
 
 bench-store: $(VENV)/.test $(VENV)/.built ## Measure the ground-truth store against NumPy

@@ -21,9 +21,9 @@ The log of a store has two columns more:
 | ``hour`` | float32 (R,) | float32 | of the day; NaN (null) if the store has no hours |
 | ``items`` | uint32 (R, 10) | fixed-size list of uint32 | rows of the catalogue, best first |
 
-Prices are whole cents: ``round(100 * value)`` is exact. Where another customer may take over within
-a session (``leave="respawn"``), or ask for something else, ``customer`` is that of the page; ``page``
-counts the pages of the session, an observation's page column those of the customer.
+Prices are whole cents: ``round(100 * value)`` is exact. Where another customer may take over in
+a session (``leave="respawn"``), or ask for something else, ``customer`` is that of the page, and
+``page`` counts the pages of the session, an observation's page column those of the customer.
 
 R is the number of rows, A the dimensions of an action. Nothing here needs pyarrow; the columns go
 to anything that speaks the Arrow PyCapsule interface (``polars.from_arrow(log)``,
