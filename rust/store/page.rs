@@ -34,7 +34,8 @@ use crate::rng::{LANES, Purpose};
 /// Columns of an observation after the customer: units bought on the last page, whether it was
 /// turned, page number.
 pub const TAIL: usize = 3;
-/// A session is cut after so many pages, whatever its customers do: logs count with 16 bits.
+/// A session is cut after so many pages, whatever its customers do: logs count with 16 bits. One
+/// that nothing ends is in no log, and goes on.
 pub const MOST_PAGES: u32 = 32_767;
 
 /// Buffers of one thread, sized once for a store.
@@ -320,7 +321,7 @@ impl Sessions {
             }
             let more = lane.page <= config.max_index && self.left(store, index) >= PAGE;
             let lane = &mut self.lanes[index];
-            if more && lane.shown < MOST_PAGES {
+            if more && (config.continuing || lane.shown < MOST_PAGES) {
                 return false;
             }
             lane.outcome = logs::MAX_PAGES;

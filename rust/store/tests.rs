@@ -213,6 +213,31 @@ fn continuing_and_respawning_sessions_go_on_with_another_customer() {
 }
 
 #[test]
+fn continuing_sessions_go_on_alike_beyond_what_a_log_can_number() {
+    let store = Arc::new(
+        store(|config| config.continuing = true)
+            .with_model(Arc::new(Constant::new(0.2, 0.5).unwrap())),
+    );
+    let rules = Rules { autoreset: Autoreset::NextStep, reward: Reward::Buy, anc: None };
+    let mut batch = StoreBatch::new(store, 2, Some(1), rules).unwrap();
+    batch.reset(Some(&[1, 2]), None).unwrap();
+    let mut play = |steps: u32| {
+        let mut shares = [0.0; 4];
+        for _ in 0..steps {
+            for outcome in batch.step(&[0.0; 2 * ATTRIBUTES]).unwrap().outcomes {
+                shares[outcome as usize] += 0.5 / f64::from(steps);
+            }
+        }
+        shares
+    };
+    let (before, after) = (play(page::MOST_PAGES), play(7_233));
+    for (share, expected) in before.into_iter().chain(after).zip([0.5, 0.2, 0.3, 0.0].repeat(2)) {
+        // Four standard errors of the shorter part.
+        assert!((share - expected).abs() < 0.017, "{before:?} {after:?}");
+    }
+}
+
+#[test]
 fn snapshots_go_on_as_the_original_and_refuse_what_is_damaged() {
     let store = Arc::new(store(|config| {
         (config.memory, config.repeat, config.hour) = (3, false, Hour::Uniform);
