@@ -435,8 +435,8 @@ fn choose(weights: &[f64; CHOICES], high: f32, low: f32, store: &Store) -> Resul
     }
     if !(total > 0.0 && total < f64::INFINITY && least >= 0.0) {
         let expected = "weights of at least 0, finite, not all 0";
-        let what = format!("answers of the customer model {:?}", store.model.name());
-        return Err(Error::argument(what, expected, format!("{weights:?}")));
+        let reason = format!("{:?}: expected {expected}, got {weights:?}", store.model.name());
+        return Err(Error::Model { reason, source: None });
     }
     let uniform = f64::from(high) + f64::from(low) * (1.0 / 16_777_216.0);
     let threshold = uniform * total;
