@@ -61,8 +61,13 @@ pub enum Error {
     #[error("interrupted")]
     Interrupted,
     /// A customer model that was called back failed.
-    #[error("the customer model failed: {0}")]
-    Model(String),
+    #[error("the customer model failed: {reason}")]
+    Model {
+        /// What went wrong.
+        reason: String,
+        /// Its own error, if it gave one.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// A policy that was called back failed; its own error is kept by the caller.
     #[error("the policy failed: {0}")]
     Policy(String),

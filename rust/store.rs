@@ -246,8 +246,8 @@ pub struct Shelf {
     pub attributes: Vec<f32>,
 }
 
-/// A frozen store.
-#[derive(Debug)]
+/// A frozen store. A copy shares catalogue and shelves, so it costs little.
+#[derive(Clone, Debug)]
 pub struct Store {
     /// What it was made of.
     pub config: Config,
@@ -260,7 +260,7 @@ pub struct Store {
     /// `w_base`, as it is added to actions.
     pub production: [f32; ATTRIBUTES],
     /// Candidates of each query.
-    pub shelves: Vec<Shelf>,
+    pub shelves: Arc<[Shelf]>,
     /// Means of the state-dependent logger, by query.
     pub logged_means: Vec<[f32; ATTRIBUTES]>,
     /// The world's tastes on its day, before they are scaled by `tau`. Hidden from learners.
@@ -273,7 +273,7 @@ pub struct Store {
     pub model: Arc<dyn CustomerModel>,
     /// The hour at which buying crosses its mean on the way up. Hidden from learners.
     pub phase: f64,
-    catalogue: Catalogue,
+    catalogue: Arc<Catalogue>,
     referee: Arc<Referee>,
     kernels: Kernels,
 }
@@ -290,7 +290,7 @@ impl Store {
         let categories = if config.long_tail { Categories::LongTail } else { Categories::Even };
         let Config { seed, items, candidates, day, .. } = config;
         let catalogue = Catalogue::new(seed, items, categories, candidates, threads)?;
-        let shelves: Vec<Shelf> =
+        let shelves: Arc<[Shelf]> =
             catalogue.candidates.iter().map(|r| shelf(&catalogue, r)).collect();
         let kernels = Kernels::best()?;
         let taste = Taste::new(seed, &catalogue.covariance, 0);
@@ -322,7 +322,7 @@ impl Store {
             strength,
             model: referee.clone(),
             referee,
-            catalogue,
+            catalogue: Arc::new(catalogue),
             kernels,
             config,
         })
@@ -360,7 +360,8 @@ impl Store {
         self.schema.observation_width() + (self.config.memory - 1) * ATTRIBUTES
     }
 
-    /// Rows of the pages that actions (27 values each) show to customers with these queries.
+    /// Rows of the pages that actions (27 values each) show to customers with these queries. As in
+    /// the page loop, actions are clipped into the box.
     pub fn pages(&self, actions: &[f32], queries: &[u8]) -> Result<Vec<u32>> {
         if let Some(query) = queries.iter().find(|query| usize::from(**query) >= QUERIES) {
             return Err(Error::argument("queries", format!("0 to {}", QUERIES - 1), query));
@@ -373,7 +374,7 @@ impl Store {
         let mut page = [0; PAGE];
         for (action, query) in actions.chunks(ATTRIBUTES).zip(queries) {
             let weights: [f32; ATTRIBUTES] =
-                std::array::from_fn(|d| self.production[d] + action[d]);
+                std::array::from_fn(|d| self.production[d] + clipped(action[d]));
             let shelf = &self.shelves[usize::from(*query)];
             shelf.packed.top_k(self.kernels, 1, &weights, PAGE, &mut scores, &mut page);
             rows.extend(page.iter().map(|position| shelf.rows[*position as usize]));
@@ -385,6 +386,11 @@ impl Store {
     pub fn world(&self) -> World<'_> {
         World::new(&self.config, self.kernels, &self.shelves, &self.taste, &self.customers)
     }
+}
+
+/// A value of an action, as it is executed.
+fn clipped(value: f32) -> f32 {
+    value.clamp(ACTION_RANGE[0], ACTION_RANGE[1])
 }
 
 /// Attributes and prices of a query's candidates.

@@ -1,11 +1,12 @@
 //! Rust errors as the Python classes of `virtualtb_fast.errors`, and the one gate to long calls.
 
 use std::cell::Cell;
+use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
+use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ pub fn to_py(error: Error) -> PyErr {
         Error::World { .. } => exception("DegenerateWorldError", (message,)),
         Error::State(_) => exception("StateError", (message,)),
         Error::Format { .. } => exception("FileFormatError", (message,)),
-        Error::Model(_) => exception("CustomerModelError", (message,)),
+        Error::Model { source, .. } => customer_model(message, source),
         Error::Policy(_) => exception("PolicyError", (message,)),
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
         Error::Io { path, source } => match source.raw_os_error() {
@@ -46,6 +47,22 @@ pub fn to_py(error: Error) -> PyErr {
             None => exception("OutputError", (message,)),
         },
     }
+}
+
+/// What a model raised is the cause, unless it already says what is wrong with the model, or is
+/// no error (`KeyboardInterrupt`, `SystemExit`): those pass as they are.
+fn customer_model(message: String, source: Option<Box<dyn StdError + Send + Sync>>) -> PyErr {
+    let made = exception("CustomerModelError", (message,));
+    let Some(raised) = source.and_then(|source| source.downcast::<PyErr>().ok()) else {
+        return made;
+    };
+    Python::attach(|py| {
+        if raised.is_instance(py, &made.get_type(py)) || !raised.is_instance_of::<PyException>(py) {
+            return *raised;
+        }
+        made.set_cause(py, Some(*raised));
+        made
+    })
 }
 
 /// Runs `work` without holding the interpreter; a panic becomes an ordinary exception.

@@ -7,10 +7,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
-use super::errors::{detached, to_py};
+use super::errors::{detached, exception, to_py};
 use super::simulator::json;
 use super::{refused_action, refused_argument, word};
 use crate::error::{Error, Result};
+use crate::session::refused_value;
+use crate::simulator::LARGEST_ACTION;
 use crate::store::expect::Shown;
 use crate::store::model::{CHOICES, Constant, CustomerModel};
 use crate::store::view::Pages;
@@ -35,14 +37,13 @@ impl Called {
     fn weights(&self, pages: &Pages<'_>, weights: &mut [[f64; CHOICES]]) -> PyResult<()> {
         Python::attach(|py| {
             let rows = 0..pages.len();
-            let lanes: Vec<_> = rows.clone().map(|row| pages.lane(row)).collect();
             let batch = PyDict::new(py);
             let customers = rows.clone().flat_map(|row| pages.customer(row).to_vec()).collect();
             batch.set_item("customer", two(py, customers, FIELDS.len())?)?;
             let number = |values: Vec<i64>| one(py, values);
-            let page = lanes.iter().map(|lane| i64::from(lane.page)).collect();
+            let page = rows.clone().map(|row| i64::from(pages.page(row))).collect();
             batch.set_item("page", number(page))?;
-            let hour = lanes.iter().map(|lane| lane.hour).collect();
+            let hour = rows.clone().map(|row| pages.hour(row)).collect();
             batch.set_item("hour", one(py, hour))?;
             let items = rows.clone().flat_map(|row| pages.items(row)).map(i64::from).collect();
             batch.set_item("items", two(py, items, PAGE)?)?;
@@ -62,7 +63,8 @@ impl Called {
             batch.set_item("actions", actions)?;
             let answer = self.function.bind(py).call1((batch,))?;
             let shape = [pages.len(), CHOICES];
-            let answer = exact::<f64>(&answer, "customer model", &shape, refused_argument)?;
+            let refuse = |message| exception("CustomerModelError", (message,));
+            let answer = exact::<f64>(&answer, "customer model", &shape, refuse)?;
             let answer = answer.as_slice()?.as_chunks::<CHOICES>().0;
             weights.copy_from_slice(answer);
             Ok(())
@@ -76,7 +78,10 @@ impl CustomerModel for Called {
     }
 
     fn answer(&self, pages: &Pages<'_>, weights: &mut [[f64; CHOICES]]) -> Result<()> {
-        self.weights(pages, weights).map_err(|error| Error::Model(error.to_string()))
+        self.weights(pages, weights).map_err(|error| Error::Model {
+            reason: format!("{:?}: {error}", self.name),
+            source: Some(Box::new(error)),
+        })
     }
 }
 
@@ -136,10 +141,10 @@ impl PyStore {
 
     /// The store again, from [`Self::to_bytes`]: nothing has to be calibrated.
     #[staticmethod]
-    fn from_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+    fn from_bytes(py: Python<'_>, data: &[u8], num_threads: Option<usize>) -> PyResult<Self> {
         let fail = |error: serde_json::Error| Error::format("store", error.to_string());
         let config: Config = serde_json::from_slice(data).map_err(|e| to_py(fail(e)))?;
-        detached(py, || Store::new(config, None)).map(|store| Self(Arc::new(store)))
+        detached(py, || Store::new(config, num_threads)).map(|store| Self(Arc::new(store)))
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -148,14 +153,13 @@ impl PyStore {
     }
 
     /// The same store with customers who buy and turn with these probabilities.
-    fn with_constant(&self, py: Python<'_>, buy: f64, turn: f64) -> PyResult<Self> {
-        let model = Constant::new(buy, turn).map_err(to_py)?;
-        self.with(py, Arc::new(model))
+    fn with_constant(&self, buy: f64, turn: f64) -> PyResult<Self> {
+        Ok(self.with(Arc::new(Constant::new(buy, turn).map_err(to_py)?)))
     }
 
     /// The same store with customers that answer by a function.
-    fn with_function(&self, py: Python<'_>, function: Py<PyAny>, name: String) -> PyResult<Self> {
-        self.with(py, Arc::new(Called { function, name }))
+    fn with_function(&self, function: Py<PyAny>, name: String) -> Self {
+        self.with(Arc::new(Called { function, name }))
     }
 
     #[getter]
@@ -244,10 +248,11 @@ impl PyStore {
         actions: &Bound<'py, PyAny>,
         queries: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyArray2<i64>>> {
-        let rows = queries.len()?;
+        let rows = actions.len().unwrap_or(0);
         let actions = exact::<f32>(actions, "actions", &[rows, ATTRIBUTES], refused_action)?;
         let queries = exact::<u8>(queries, "queries", &[rows], refused_argument)?;
         let (actions, queries) = (actions.as_slice()?, queries.as_slice()?);
+        check_values("actions", actions)?;
         let store = &self.0;
         let items = detached(py, || store.pages(actions, queries))?;
         two(py, items.into_iter().map(i64::from).collect(), PAGE)
@@ -264,6 +269,7 @@ impl PyStore {
         if let Some(action) = action {
             let action = exact::<f32>(action, "action", &[ATTRIBUTES], refused_action)?;
             constant.copy_from_slice(action.as_slice()?);
+            check_values("action", &constant)?;
         }
         let shown = word(
             "policy",
@@ -332,8 +338,18 @@ impl PyStore {
                     row.iter().zip(FIELDS).all(|(code, size)| usize::from(*code) < size)
                 });
         if !good {
-            let expected = format!("(n, {}) codes within {FIELDS:?}", FIELDS.len());
-            return Err(to_py(Error::argument("codes", expected, "others")));
+            let expected = format!("(n, {}) codes below {FIELDS:?}", FIELDS.len());
+            let wrong = codes.as_array().rows().into_iter().position(|row| {
+                row.len() != FIELDS.len()
+                    || row.iter().zip(FIELDS).any(|(code, size)| usize::from(*code) >= size)
+            });
+            let got = match wrong {
+                Some(row) if shape[1] == FIELDS.len() => {
+                    format!("{:?} in row {row}", codes.as_array().row(row).to_vec())
+                }
+                _ => format!("shape {shape:?}"),
+            };
+            return Err(to_py(Error::argument("codes", expected, got)));
         }
         let rows: Vec<Vec<u8>> =
             codes.as_array().rows().into_iter().map(|row| row.to_vec()).collect();
@@ -344,16 +360,20 @@ impl PyStore {
     }
 }
 
+/// Refuses what no environment executes.
+fn check_values(what: &str, actions: &[f32]) -> PyResult<()> {
+    let Some(value) = refused_value(actions) else { return Ok(()) };
+    let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
+    Err(refused_action(format!("{what}: expected {expected}, got {value}")))
+}
+
 fn hour_of(value: &Bound<'_, PyAny>) -> PyResult<Hour> {
     hour((!value.is_none()).then_some(value))
 }
 
 impl PyStore {
-    /// The same store with other customers.
-    fn with(&self, py: Python<'_>, model: Arc<dyn CustomerModel>) -> PyResult<Self> {
-        // Made again, not copied: stores are frozen, and this costs milliseconds.
-        let config = Config { strength: Some(self.0.strength), ..self.0.config.clone() };
-        let store = detached(py, || Store::new(config, None))?;
-        Ok(Self(Arc::new(store.with_model(model))))
+    /// The same store with other customers; catalogue and shelves are shared.
+    fn with(&self, model: Arc<dyn CustomerModel>) -> Self {
+        Self(Arc::new(Store::clone(&self.0).with_model(model)))
     }
 }

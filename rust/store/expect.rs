@@ -2,8 +2,10 @@
 
 use super::calibrate::{CHECK_SAMPLES, Course};
 use super::model::CustomerModel;
-use super::{ATTRIBUTES, Hour, Leave, Part, Store, Strength};
+use super::{ATTRIBUTES, Hour, Leave, Part, Store, Strength, clipped};
 use crate::error::{Error, Result};
+use crate::session::refused_value;
+use crate::simulator::LARGEST_ACTION;
 
 /// Hours over which a day is averaged where each session has its own.
 const HOURS: u32 = 48;
@@ -22,9 +24,12 @@ pub enum Shown<'a> {
 }
 
 impl Store {
-    /// How sessions go under a policy, with the referee's customers on the store's day and hour.
+    /// How sessions go under a policy, with the referee's customers on the store's day and hour. A
+    /// constant action is clipped into the box, as in the page loop.
     ///
     /// # Errors
+    /// [`Error::Argument`] for a constant action that is not finite, or beyond
+    /// [`LARGEST_ACTION`](crate::simulator::LARGEST_ACTION).
     /// [`Error::State`] where customers are not the referee's, or take over from one another, or
     /// ask for something else: sessions then have to be played.
     pub fn expected(&self, shown: Shown<'_>) -> Result<Course> {
@@ -38,13 +43,19 @@ impl Store {
                     .into(),
             ));
         }
+        if let Shown::Constant(action) = shown
+            && let Some(value) = refused_value(action)
+        {
+            let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
+            return Err(Error::argument("action", expected, value));
+        }
         let world = self.world();
         let course = |time_of_day: f64| {
             let b0 = self.strength.b0 + libm::log(time_of_day);
             let strength = Strength { b0, ..self.strength };
             match shown {
                 Shown::Constant(action) => {
-                    let weights = std::array::from_fn(|d| self.production[d] + action[d]);
+                    let weights = std::array::from_fn(|d| self.production[d] + clipped(action[d]));
                     world.course_under(strength, &world.constant(&weights))
                 }
                 Shown::Logger => {

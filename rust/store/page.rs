@@ -34,7 +34,8 @@ use crate::rng::{LANES, Purpose};
 /// Columns of an observation after the customer: units bought on the last page, whether it was
 /// turned, page number.
 pub const TAIL: usize = 3;
-/// A session is cut after so many pages, whatever its customers do: logs count with 16 bits.
+/// A session is cut after so many pages, whatever its customers do: logs count with 16 bits. One
+/// that nothing ends is in no log, and goes on.
 pub const MOST_PAGES: u32 = 32_767;
 
 /// Buffers of one thread, sized once for a store.
@@ -320,7 +321,7 @@ impl Sessions {
             }
             let more = lane.page <= config.max_index && self.left(store, index) >= PAGE;
             let lane = &mut self.lanes[index];
-            if more && lane.shown < MOST_PAGES {
+            if more && (config.continuing || lane.shown < MOST_PAGES) {
                 return false;
             }
             lane.outcome = logs::MAX_PAGES;
@@ -434,8 +435,8 @@ fn choose(weights: &[f64; CHOICES], high: f32, low: f32, store: &Store) -> Resul
     }
     if !(total > 0.0 && total < f64::INFINITY && least >= 0.0) {
         let expected = "weights of at least 0, finite, not all 0";
-        let what = format!("answers of the customer model {:?}", store.model.name());
-        return Err(Error::argument(what, expected, format!("{weights:?}")));
+        let reason = format!("{:?}: expected {expected}, got {weights:?}", store.model.name());
+        return Err(Error::Model { reason, source: None });
     }
     let uniform = f64::from(high) + f64::from(low) * (1.0 / 16_777_216.0);
     let threshold = uniform * total;

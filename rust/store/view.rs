@@ -30,9 +30,20 @@ impl Pages<'_> {
         self.lanes[self.places[row] as usize]
     }
 
-    /// The session that is shown a page, as it stands before it.
-    pub fn lane(&self, row: usize) -> &Lane {
+    /// The session that is shown a page, as it stands before it. The referee's alone: archetypes
+    /// are hidden from all other models.
+    pub(super) fn lane(&self, row: usize) -> &Lane {
         &self.sessions.lanes[self.index(row)]
+    }
+
+    /// The page's number for the customer, from 0.
+    pub fn page(&self, row: usize) -> u32 {
+        self.lane(row).page
+    }
+
+    /// Hour of the session's day, not a number if there is none.
+    pub fn hour(&self, row: usize) -> f32 {
+        self.lane(row).hour
     }
 
     /// Actions that may be looked at.

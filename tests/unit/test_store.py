@@ -64,11 +64,17 @@ def test_items_of_any_part_are_those_of_the_whole(store: GroundTruthStore) -> No
 def test_copies_and_pickles_are_cheap_and_equal() -> None:
     calibrated = GroundTruthStore(100 << 32, memory=2, customers=ConstantCustomer(0.1, 0.6))
     data = pickle.dumps(calibrated)
-    assert len(data) < 1000
+    assert len(data) < 2500
     again = pickle.loads(data)
     assert again == calibrated
     assert again.digest == calibrated.digest
     assert again.reveal().tau == calibrated.reveal().tau
+    figures, expected = again.reveal().calibration, calibrated.reveal().calibration
+    assert figures is not None
+    assert expected is not None
+    assert figures.keys() == expected.keys()
+    assert all(np.array_equal(figures[name], expected[name]) for name in expected)
+    assert again._num_threads == calibrated._num_threads
     assert copy.deepcopy(calibrated) is calibrated
     assert "seed=429496729600" in repr(again)
 
@@ -88,6 +94,8 @@ def test_a_world_that_is_no_fair_test_is_refused() -> None:
         {"leave": "stay"}, {"new_request": 1.5}, {"new_request": float("nan")}, {"tau": -1.0},
         {"tau": float("inf")}, {"b0": float("nan")}, {"b0": None}, {"calibrate": True},
         {"customers": 3}, {"customers": ConstantCustomer(0.7, 0.7)}, {"num_threads": 0},
+        {"customers": ConstantCustomer}, {"repeat": "no"}, {"continuing": 1}, {"calibrate": 0},
+        {"observe_page": None}, {"observe_feedback": "False"},
     ],
     ids=str,
 )  # fmt: skip
@@ -102,9 +110,22 @@ def test_bad_calls_are_refused(store: GroundTruthStore) -> None:
         store.pages(zeros.astype(np.float64), query)
     with pytest.raises(vtb.InvalidArgumentError):
         store.pages(zeros, query + np.uint8(18))
-    with pytest.raises(vtb.InvalidArgumentError):
-        store.pages(np.full((1, 27), np.inf, np.float32), query)
+    for value in (np.inf, np.nan, 2e6):
+        action = np.full(27, value, np.float32)
+        with pytest.raises(vtb.InvalidActionError):
+            store.pages(action[None], query)
+        with pytest.raises(vtb.InvalidActionError):
+            store.expected(action)
+    hidden = store.reveal()
+    with pytest.raises(vtb.InvalidArgumentError, match="below 0, got -1"):
+        hidden.log_density([[-1] * 11])
+    with pytest.raises(vtb.InvalidArgumentError, match=r"got \[9, .*\] in row 0"):
+        hidden.log_density([[9] * 11])
     for call in (
+        lambda: store.pages(zeros, 3),  # type: ignore[arg-type]
+        lambda: hidden.best_responses([-1]),
+        lambda: hidden.best_responses([16]),
+        lambda: hidden.best_responses([0.5]),
         lambda: store.candidates(18),
         lambda: store.items(4999, 2),
         lambda: store.reveal().log_density([[0] * 10]),
@@ -118,6 +139,31 @@ def test_bad_calls_are_refused(store: GroundTruthStore) -> None:
         quick(leave="respawn").expected("zero")
 
 
+def test_actions_are_clipped_as_environments_do(store: GroundTruthStore) -> None:
+    outside = np.linspace(-5, 5, 27).astype(np.float32)
+    inside = np.clip(outside, -1, 1)
+    queries = np.arange(18, dtype=np.uint8)
+    pages = [store.pages(np.tile(action, (18, 1)), queries) for action in (outside, inside)]
+    assert np.array_equal(*pages)
+    assert store.expected(outside).r2p == store.expected(inside).r2p
+    # Void guard: without clipping, the pages were others.
+    everything = store.items().attributes
+    rows = store.candidates(0)
+    best = rows[np.argsort(-(everything[rows] @ (store.production + outside)))[:10]]
+    assert not np.array_equal(best, pages[1][0])
+
+
+def test_stores_whose_customers_share_a_name_are_told_apart(store: GroundTruthStore) -> None:
+    def customers(level: float) -> Any:
+        return lambda pages: np.full((len(pages["page"]), 12), level)
+
+    low, high = customers(1.0), customers(2.0)
+    assert quick(customers=low).digest == quick(customers=high).digest
+    assert quick(customers=low) == quick(customers=low)
+    assert quick(customers=low) != quick(customers=high)
+    assert quick(customers=low) != store
+
+
 def test_a_failing_customer_model_is_named() -> None:
     from virtualtb_fast.envs.store import GroundTruthStoreVector
 
@@ -127,11 +173,35 @@ def test_a_failing_customer_model_is_named() -> None:
     def wrong(pages: dict[str, np.ndarray]) -> np.ndarray:
         return np.zeros((len(pages["page"]), 3))
 
-    for model in (broken, wrong):
+    def zero(pages: dict[str, np.ndarray]) -> np.ndarray:
+        return np.zeros((len(pages["page"]), 12))
+
+    def negative(pages: dict[str, np.ndarray]) -> np.ndarray:
+        return np.full((len(pages["page"]), 12), -1.0)
+
+    def stopped(pages: dict[str, np.ndarray]) -> np.ndarray:
+        raise KeyboardInterrupt("stop")
+
+    def play(model: Any) -> None:
+        vtb.rollout(quick(customers=model), "zero", sessions=50, seed=1)
+
+    for model in (broken, wrong, zero, negative):
+        with pytest.raises(vtb.CustomerModelError) as played:
+            play(model)
+        assert isinstance(played.value.__cause__, KeyError if model is broken else type(None))
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        play(stopped)
+    envs = GroundTruthStoreVector(3, quick(customers=stopped))
+    envs.reset(seed=1)
+    with pytest.raises(KeyboardInterrupt, match="stop"):
+        envs.step(np.zeros((3, 27), np.float32))
+    for model in (broken, wrong, zero, negative):
         envs = GroundTruthStoreVector(3, quick(customers=model))
         envs.reset(seed=1)
-        with pytest.raises(vtb.CustomerModelError):
+        reason = "nothing here" if model is broken else "expected"
+        with pytest.raises(vtb.CustomerModelError, match=reason) as played:
             envs.step(np.zeros((3, 27), np.float32))
+        assert isinstance(played.value.__cause__, KeyError if model is broken else type(None))
         with pytest.raises(vtb.StateError):
             envs.step(np.zeros((3, 27), np.float32))
         envs.reset(seed=1)

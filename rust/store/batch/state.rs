@@ -4,13 +4,13 @@
 //! environment the fields of [`Lane`] in their order, phase u8, the customer's field codes u8, the
 //! last page's items u32, the actions remembered f32, and the bits of candidates shown u64.
 
-use super::super::PAGE;
 use super::super::customers::{ARCHETYPES, FIELDS, QUERIES, QUERY_FIELD};
 use super::super::lane::{End, Lane};
 use super::super::page::{MOST_PAGES, Saved};
+use super::super::{Hour, PAGE};
 use super::{Phase, StoreBatch};
 use crate::error::{Error, Result};
-use crate::logs::OUTCOMES;
+use crate::logs::{self, OUTCOMES};
 
 const MAGIC: &[u8; 8] = b"vtbstor1";
 const DIGEST: usize = 64;
@@ -154,6 +154,23 @@ impl StoreBatch {
         }
         if phase != Phase::New && store.time_of_day(hour).to_bits() != time_of_day.to_bits() {
             return Err(fail("hour", hour.to_bits().into()));
+        }
+        // What the page loop cannot have left behind: a session counts what it was shown.
+        let own_hour = match store.config.hour {
+            Hour::None => hour.is_nan(),
+            Hour::At(at) => hour.to_bits() == (at as f32).to_bits(),
+            Hour::Uniform => (0.0..24.0).contains(&hour),
+        };
+        let sold = outcome == logs::BUY;
+        let coherent = [
+            ("hour", own_hour || phase == Phase::New, hour.to_bits()),
+            ("page", page <= shown, page),
+            ("purchases", buys <= shown && (buys > 0 || !sold), buys),
+            ("price", sold || cents == 0, cents),
+            ("slot", phase == Phase::New || sold == (usize::from(slot) < PAGE), slot.into()),
+        ];
+        if let Some((what, _, got)) = coherent.into_iter().find(|(_, good, _)| !good) {
+            return Err(fail(what, got.into()));
         }
         let customer: [u8; FIELDS.len()] = bytes.take();
         for (field, (code, size)) in customer.iter().zip(FIELDS).enumerate() {
