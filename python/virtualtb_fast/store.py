@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -93,7 +94,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Counters:
-    """Exact counts of a store's sessions. Add those of several workers with ``+``."""
+    """Exact counts of a store's sessions. Add those of several workers with ``+`` or ``sum``."""
 
     pages: int = 0
     """Pages shown."""
@@ -118,8 +119,8 @@ class Counters:
 
     @property
     def r2p(self) -> float:
-        """R2P: pages with a purchase / pages."""
-        return self.buy_pages / self.pages
+        """R2P: pages with a purchase / pages; not a number before the first page."""
+        return self.buy_pages / self.pages if self.pages else math.nan
 
     @property
     def tv(self) -> int:
@@ -134,7 +135,7 @@ class Counters:
     @property
     def ctr(self) -> float:
         """Purchases / (10 x pages): a store has no clicks but purchases."""
-        return self.buy_pages / (10 * self.pages)
+        return self.r2p / 10
 
     def __add__(self, other: Counters) -> Counters:
         if not isinstance(other, Counters):
@@ -148,6 +149,10 @@ class Counters:
 
         names = [one.name for one in fields(self)]
         return Counters(*(add(getattr(self, name), getattr(other, name)) for name in names))
+
+    def __radd__(self, other: object) -> Counters:
+        # What `sum` starts with.
+        return self if other == 0 else NotImplemented
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import virtualtb_fast as vtb
-from virtualtb_fast.store import ConstantCustomer, GroundTruthStore
+from virtualtb_fast.store import ConstantCustomer, Counters, GroundTruthStore
 
 
 def quick(**arguments: Any) -> GroundTruthStore:
@@ -239,3 +239,15 @@ def test_customers_of_ones_own_are_shown_what_is_documented() -> None:
                 assert np.array_equal(infos["items"][env], items)
                 before = actions[0, env] if step else np.zeros(27)
                 assert np.array_equal(shown[1], before)
+
+
+def test_counters_of_workers_add_up() -> None:
+    none = Counters()
+    assert np.isnan(none.r2p)
+    assert np.isnan(none.ctr)
+    one = Counters(pages=10, buy_pages=2, units=2, cents=999, sessions_by_length=(0, 1, 2))
+    two = Counters(pages=30, buy_pages=2, units=2, cents=1, sessions_by_length=(0, 5))
+    total = sum([none, one, two])
+    assert isinstance(total, Counters)
+    assert (total.r2p, total.tv, total.tt, total.ctr) == (0.1, 4, 10.0, 0.01)
+    assert total.sessions_by_length == (0, 6, 2)
