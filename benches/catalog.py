@@ -70,6 +70,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "uniform": retrieval.measure(uniform, rounds=rounds, progress=_say),
         "ours": retrieval.ours_alone(uniform, rounds=rounds),
         "candidates": retrieval.candidates(),
+        "builds": retrieval.builds(300_000 if quick else 10 * MILLION),
     }
     normal = generator.standard_normal((size, 27), np.float32)
     result["normal"] = retrieval.measure(normal, rounds=rounds, approximate=False, progress=_say)
@@ -95,6 +96,9 @@ def main() -> None:
     for name, row in result["ratios"].items():
         aim = "" if row["aim"] is None else f"(aim {row['aim']:g})"
         print(f"{name:60} {row['ratio']:8.2f} {aim}")
+    for kind, row in result["builds"].items():
+        rate = f"{row['items_per_second']:,.0f} items a second, peak {row['peak_mb']:,.0f} MB"
+        print(f"build of {row['items']:,} items, {kind}: {rate}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     if arguments.plot:

@@ -27,6 +27,7 @@ pub mod format;
 mod guard;
 pub mod ids;
 mod mapped;
+mod search;
 pub mod source;
 mod target;
 #[cfg(test)]
@@ -34,16 +35,14 @@ mod tests;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytemuck::AnyBitPattern;
 use memmap2::MmapMut;
 
 use crate::error::{Error, Result};
-use crate::kernels::Kernels;
-use crate::parallel;
+use crate::search::Plan;
 use crate::search::index::{self, View};
-use crate::search::{self, MOST_K, NO_ROW, Plan, Search, list};
 use check::check_sum;
 use format::{BLOCK, Column, ColumnKind, Header, IdKind, Kind, Section};
 use ids::{Id, Ids};
@@ -53,15 +52,10 @@ use mapped::Mapped;
 pub use check::reseal;
 pub use columns::Value;
 pub use filter::{Condition, Selection};
+pub use search::Own;
 
 #[cfg(target_endian = "big")]
 compile_error!("catalogues are read where they lie, and their numbers are little-endian");
-
-/// Queries of [`Catalog::search_each`] between two looks at the clock.
-const STEP: usize = 1024;
-
-/// A query and what it may find.
-type Each<'a> = (&'a [f32], &'a Arc<Selection>);
 
 /// A catalogue, open for reading by any number of threads.
 #[derive(Debug)]
@@ -206,12 +200,16 @@ impl Catalog {
         let find = |(index, id): (usize, Id<'_>)| {
             let row = known.find(id, table).filter(|row| u64::from(*row) < self.rows());
             row.ok_or_else(|| {
-                let got = format!("{id} at place {index}, which is unknown");
+                let mut got = format!("{id} at place {index}, which is unknown");
+                // Tables of ids are not under a checksum that is compared before they are used.
+                if !table.is_empty() && self.path().is_some() {
+                    got += " (was it known before? verify() tells whether the file was altered)";
+                }
                 Error::argument(what, "ids of the catalogue", got)
             })
         };
         let rows = ids.into_iter().enumerate().map(find).collect::<Result<_>>();
-        self.mapped.check_kept()?;
+        self.mapped.check()?;
         rows
     }
 
@@ -223,7 +221,7 @@ impl Catalog {
             let position = self.position(*row)? as usize;
             out.extend(&all[position * d..][..d]);
         }
-        self.mapped.check_kept()
+        self.mapped.check()
     }
 
     /// The numbers of a column for some rows, NaN where there is none.
@@ -231,7 +229,7 @@ impl Catalog {
         self.mapped.check()?;
         let all = self.values::<f32>(Kind::Numbers, column);
         let numbers = rows.iter().map(|row| Ok(all[self.position(*row)? as usize])).collect();
-        self.mapped.check_kept()?;
+        self.mapped.check()?;
         numbers
     }
 
@@ -244,7 +242,7 @@ impl Catalog {
             Ok(if code < values { code } else { u32::MAX })
         };
         let codes = rows.iter().map(code).collect();
-        self.mapped.check_kept()?;
+        self.mapped.check()?;
         codes
     }
 
@@ -338,128 +336,6 @@ impl Catalog {
         }
         // Zero of either sign is the same bound, and so has one name in the cache.
         Ok(Condition::Range { column, low: low as f32 + 0.0, high: high as f32 + 0.0 })
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
-    /// Finds the best `k` of the selected rows for each query (q x D): rows and scores (q x k),
-    /// the best first, ties by row. Where fewer match, rows are [`NO_ROW`] and scores minus
-    /// infinity.
-    pub fn search(
-        &self,
-        queries: &[f32],
-        k: usize,
-        selection: &Selection,
-        threads: Option<usize>,
-        interrupt: &dyn Fn() -> Result<()>,
-        rows: &mut [u32],
-        scores: &mut [f32],
-    ) -> Result<()> {
-        let threads = self.check_search(queries, k, threads)?;
-        let (kernels, view) = (Kernels::best()?, self.view());
-        let job = Search { queries, k, allowed: selection.allowed(), threads };
-        search::search(kernels, &view, job, interrupt, rows, scores)?;
-        self.check_found(rows)
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
-    /// [`Catalog::search`] with a selection for each query.
-    pub fn search_each(
-        &self,
-        queries: &[f32],
-        k: usize,
-        selections: &[Arc<Selection>],
-        threads: Option<usize>,
-        interrupt: &dyn Fn() -> Result<()>,
-        rows: &mut [u32],
-        scores: &mut [f32],
-    ) -> Result<()> {
-        let threads = self.check_search(queries, k, threads)?;
-        let (kernels, view) = (Kernels::best()?, self.view());
-        let queries = queries.chunks_exact(self.dimensions());
-        let out = rows.chunks_exact_mut(k).zip(scores.chunks_exact_mut(k));
-        let mut jobs: Vec<_> = queries.zip(selections).zip(out).collect();
-        while !jobs.is_empty() {
-            interrupt()?;
-            let later = jobs.split_off(jobs.len().min(STEP));
-            let now = std::mem::replace(&mut jobs, later);
-            let work = |((queries, selection), (rows, scores)): (Each<'_>, _)| {
-                let job = Search { queries, k, allowed: selection.allowed(), threads: 1 };
-                search::search(kernels, &view, job, &|| Ok(()), rows, scores)
-            };
-            parallel::map(threads, now, work)?.into_iter().collect::<Result<()>>()?;
-        }
-        self.check_found(rows)
-    }
-
-    /// [`Catalog::search`] among rows that each query brings: those up to its end in `lists`, from
-    /// the end of the one before, in any order.
-    #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
-    pub fn search_own(
-        &self,
-        queries: &[f32],
-        k: usize,
-        lists: &[u32],
-        ends: &[usize],
-        threads: Option<usize>,
-        interrupt: &dyn Fn() -> Result<()>,
-        rows: &mut [u32],
-        scores: &mut [f32],
-    ) -> Result<()> {
-        let threads = self.check_search(queries, k, threads)?;
-        let (kernels, view, dimensions) = (Kernels::best()?, self.view(), self.dimensions());
-        let place = self.values::<u32>(Kind::Positions, 0);
-        // A round is work for all threads; between two of them the clock is looked at.
-        let tile = ends.len().div_ceil(threads).clamp(1, STEP / 4);
-        let mut tiles: Vec<_> = rows
-            .chunks_mut(tile * k)
-            .zip(scores.chunks_mut(tile * k))
-            .enumerate()
-            .map(|(index, out)| (index * tile, out))
-            .collect();
-        while !tiles.is_empty() {
-            interrupt()?;
-            let later = tiles.split_off(tiles.len().min(4 * threads));
-            let now = std::mem::replace(&mut tiles, later);
-            let work = |(first, (rows, scores)): (usize, (&mut [u32], &mut [f32]))| {
-                let mut buffers = list::Buffers::default();
-                let out = rows.chunks_exact_mut(k).zip(scores.chunks_exact_mut(k));
-                for (query, (rows, scores)) in (first..).zip(out) {
-                    let weights = &queries[query * dimensions..][..dimensions];
-                    let start = query.checked_sub(1).map_or(0, |before| ends[before]);
-                    let list = &lists[start..ends[query]];
-                    let buffers = &mut buffers;
-                    list::run_own(
-                        kernels, &view, place, query, weights, list, buffers, rows, scores,
-                    )?;
-                }
-                Ok(())
-            };
-            parallel::map(threads, now, work)?.into_iter().collect::<Result<()>>()?;
-        }
-        self.check_found(rows)
-    }
-
-    fn check_search(&self, queries: &[f32], k: usize, threads: Option<usize>) -> Result<usize> {
-        self.mapped.check()?;
-        if let Some(at) = queries.iter().position(|weight| !weight.is_finite()) {
-            let (row, column) = (at / self.dimensions(), at % self.dimensions());
-            let got = format!("{} in row {row}, column {column}", queries[at]);
-            return Err(Error::argument("weights", "finite numbers", got));
-        }
-        if !(1..=MOST_K).contains(&k) {
-            return Err(Error::argument("k", format!("1 to {MOST_K}"), k));
-        }
-        parallel::resolve(threads)
-    }
-
-    /// Refuses what was found in a file that changed meanwhile.
-    fn check_found(&self, rows: &[u32]) -> Result<()> {
-        self.mapped.check_kept()?;
-        let beyond = |row: &&u32| **row != NO_ROW && u64::from(**row) >= self.rows();
-        match rows.iter().find(beyond) {
-            Some(_) => Err(self.altered("rows of items")),
-            None => Ok(()),
-        }
     }
 
     fn cache(&self) -> MutexGuard<'_, filter::Cache> {

@@ -93,6 +93,8 @@ pub enum Allowed<'a> {
 pub struct Search<'a> {
     /// Weights, row-major, one query a row.
     pub queries: &'a [f32],
+    /// What errors call the first of them.
+    pub first: usize,
     /// Rows to find for each query, 1 to [`MOST_K`].
     pub k: usize,
     /// Which rows may be found.
@@ -105,8 +107,6 @@ pub struct Search<'a> {
 const TILE: usize = 256;
 /// Tiles smaller than this are not made to occupy threads.
 const SMALL_TILE: usize = 32;
-/// Rows times queries that are worth a thread of their own.
-const WORTH_A_THREAD: usize = 500_000;
 /// Most parts that a catalogue is split into; each finds its own threshold.
 const MOST_PARTS: usize = 64;
 /// Up to so many queries read the smaller codes.
@@ -127,10 +127,24 @@ pub fn search(
     rows: &mut [u32],
     scores: &mut [f32],
 ) -> Result<()> {
-    search_with(kernels, view, job, tick, rows, scores, 1.0, None)
+    search_with(kernels, view, job, tick, rows, scores, Tuning::USUAL)
 }
 
-#[allow(clippy::too_many_arguments, reason = "the last two are for tests")]
+/// What tests change, to reach every path with few rows and to see that they would notice.
+#[derive(Clone, Copy, Debug)]
+struct Tuning {
+    /// Part of the error bound that is heeded.
+    slack: f64,
+    /// Codes to read, if that is not to depend on the number of queries.
+    width: Option<Width>,
+    /// Rows times queries that are worth a thread of their own.
+    worth: usize,
+}
+
+impl Tuning {
+    const USUAL: Self = Self { slack: 1.0, width: None, worth: 500_000 };
+}
+
 fn search_with(
     kernels: Kernels,
     view: &View<'_>,
@@ -138,31 +152,31 @@ fn search_with(
     tick: &dyn Fn() -> Result<()>,
     rows: &mut [u32],
     scores: &mut [f32],
-    slack: f64,
-    width: Option<Width>,
+    tuning: Tuning,
 ) -> Result<()> {
+    let Tuning { slack, width, worth } = tuning;
     let count = check(view, &job, rows, scores)?;
     let longest = OnceLock::new();
-    let mut bits = Vec::new();
+    let made;
     let (list, allowed) = match job.allowed {
         Allowed::All => (None, None),
         Allowed::Bits(bits) => (None, Some(bits)),
         Allowed::Positions(list) if is_short(list, view.rows()) => (Some(list), None),
         Allowed::Positions(list) => {
-            bits = vec![0_u64; view.rows().div_ceil(64)];
+            let mut bits = vec![0_u64; view.rows().div_ceil(64)];
             list.iter().for_each(|p| bits[*p as usize / 64] |= 1 << (p % 64));
-            (None, Some(&bits[..]))
+            made = bits;
+            (None, Some(&made[..]))
         }
     };
-    let _ = &bits;
     let weights = |queries: Range<usize>| {
         &job.queries[queries.start * view.dimensions..queries.end * view.dimensions]
     };
-    let split = Split::of(count, view.rows(), job.threads, list.is_some());
+    let split = Split::of(count, view.rows(), job.threads, list.is_some(), worth);
     let work = |task: u64, go_on: &dyn Fn() -> bool| {
         let (queries, part) = split.task(task as usize);
         if let Some(list) = list {
-            let (first, weights) = (queries.start, weights(queries));
+            let (first, weights) = (job.first + queries.start, weights(queries));
             return list::run(kernels, view, weights, first, job.k, list, go_on);
         }
         let longest = *longest.get_or_init(|| view.longest());
@@ -171,6 +185,7 @@ fn search_with(
             // Rare, and slow: row by row, all of the tile, so that the lowest query is reported.
             let one = |query: usize| {
                 let weights = weights(query..query + 1);
+                let query = job.first + query;
                 reference::checked(kernels, view, query, weights, job.k, job.allowed, go_on)
             };
             let nothing = vec![Vec::new(); queries.len()];
@@ -222,11 +237,11 @@ struct Split {
 }
 
 impl Split {
-    fn of(queries: usize, rows: usize, threads: usize, list: bool) -> Self {
+    fn of(queries: usize, rows: usize, threads: usize, list: bool, worth: usize) -> Self {
         let tile = queries.div_ceil(threads).clamp(1, TILE);
         // Queries of a small tile share little of their work: split the catalogue instead, unless
         // that is so little work that waking threads takes longer.
-        let parts = threads.min(queries.saturating_mul(rows) / WORTH_A_THREAD).min(MOST_PARTS);
+        let parts = threads.min(queries.saturating_mul(rows) / worth).min(MOST_PARTS);
         if tile < SMALL_TILE && threads > 1 && !list {
             return Self { queries, tile: TILE, parts: parts.max(1) };
         }
@@ -253,7 +268,7 @@ fn check(view: &View<'_>, job: &Search<'_>, rows: &[u32], scores: &[f32]) -> Res
     }
     let count = job.queries.len() / dimensions;
     if let Some(at) = job.queries.iter().position(|weight| !weight.is_finite()) {
-        let what = format!("weights[{}, {}]", at / dimensions, at % dimensions);
+        let what = format!("weights[{}, {}]", job.first + at / dimensions, at % dimensions);
         return Err(Error::argument(what, "a finite number", job.queries[at]));
     }
     if !(1..=MOST_K).contains(&job.k) {

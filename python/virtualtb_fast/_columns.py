@@ -127,8 +127,49 @@ def as_texts(what: str, values: Iterable[Any], none: bool) -> list[str | None]:
     return texts
 
 
+def whole_ids(what: str, ids: Any) -> NDArray[Any]:
+    """Ids as an array of whole numbers or of texts, each as it was given.
+
+    NumPy would make floats of numbers beside some above 2**63, and texts of numbers beside texts.
+    """
+    array = ids if isinstance(ids, np.ndarray) else _elements(what, ids)
+    if array.dtype.kind != "O" or array.size == 0:
+        return array
+    values = array.ravel().tolist()
+    if all(isinstance(value, str) for value in values):
+        return array
+    expected = "texts" if isinstance(values[0], str) else "whole numbers"
+    for place, value in enumerate(values):
+        if expected == "texts" and isinstance(value, str):
+            continue
+        if (
+            expected == "texts"
+            or isinstance(value, bool | np.bool_)
+            or not isinstance(value, int | np.integer)
+        ):
+            got = f"{value!r} in row {place}"
+            wanted = expected if expected == "texts" else "whole numbers or texts"
+            raise InvalidArgumentError(f"{what}: expected {wanted}, got {got}")
+        if not 0 <= int(value) < 2**64:
+            wanted = "whole numbers from 0 up" if value < 0 else "whole numbers below 2**64"
+            raise InvalidArgumentError(f"{what}: expected {wanted}, got {value} in row {place}")
+    return np.fromiter(values, np.uint64, len(values)).reshape(array.shape)
+
+
+def _elements(what: str, values: Any) -> NDArray[Any]:
+    """Values as objects, of the shape that NumPy gives them."""
+    if hasattr(values, "__array__") or hasattr(values, "__array_interface__"):
+        return np.asarray(values)
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Sequence):
+        values = list(values)
+    try:
+        return np.asarray(values, dtype=object)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{what}: expected ids, got {error}") from error
+
+
 def id_column(ids: Any, items: int) -> NDArray[np.uint64] | list[str | None]:
-    array = np.asarray(ids)
+    array = whole_ids("ids", ids)
     if array.ndim != 1 or len(array) != items:
         expected = f"{items} values, one an item"
         raise InvalidArgumentError(f"ids: expected {expected}, got shape {array.shape}")
@@ -192,11 +233,12 @@ def id_array(what: str, ids: Any, texts: bool) -> NDArray[Any]:
             if not isinstance(text, str):
                 raise InvalidArgumentError(f"{what}: expected texts, got {text!r}")
         return array
-    array = np.asarray(ids)
+    array = whole_ids(what, ids)
     if array.size == 0:
-        return array.astype(np.uint64)
+        return np.zeros(array.shape, np.uint64)
     if array.dtype.kind not in "iu":
-        raise InvalidArgumentError(f"{what}: expected whole numbers, got {array.dtype}")
+        got = "texts" if array.dtype.kind == "O" else array.dtype
+        raise InvalidArgumentError(f"{what}: expected whole numbers, got {got}")
     if array.dtype.kind == "i" and array.min() < 0:
         raise InvalidArgumentError(f"{what}: expected ids from 0 up, got {array.min()}")
     return np.ascontiguousarray(array, np.uint64)

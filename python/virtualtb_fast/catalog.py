@@ -31,7 +31,17 @@ Progress = Callable[[str, int, int], None]
 Range = tuple[float | None, float | None]
 """The smallest and the largest value, both included; None for no limit."""
 
-_alive: weakref.WeakValueDictionary[str, Catalog] = weakref.WeakValueDictionary()
+
+class _Content:
+    """A native catalogue that several unpickled ones share, each of which is closed by itself."""
+
+    __slots__ = ("__weakref__", "native")
+
+    def __init__(self, native: _core.Catalog) -> None:
+        self.native = native
+
+
+_alive: weakref.WeakValueDictionary[str, _Content] = weakref.WeakValueDictionary()
 """Unpickled catalogues in memory by digest, so that copies sent to a worker share one."""
 
 
@@ -59,9 +69,10 @@ class Catalog:
         ['shoe', 'hat']
     """
 
-    __slots__ = ("__weakref__", "_native")
+    __slots__ = ("__weakref__", "_content", "_native")
 
     _native: _core.Catalog | None
+    _content: _Content | None
 
     def __init__(self, native: _core.Catalog) -> None:
         """Wraps a native catalogue; callers outside the package use `build` and `open`."""
@@ -69,6 +80,7 @@ class Catalog:
             got = type(native).__name__
             raise InvalidArgumentError(f"native: expected a native catalogue, got a {got}")
         self._native = native
+        self._content = None
 
     @classmethod
     def build(
@@ -294,7 +306,7 @@ class Catalog:
 
     def close(self) -> None:
         """Lets go of the file. Searches under way go on; closing twice is no error."""
-        self._native = None
+        self._native = self._content = None
 
     @property
     def dimensions(self) -> int:
@@ -449,11 +461,13 @@ def _unpickle_path(digest: str, path: str) -> Catalog:
 
 
 def _unpickle_content(digest: str, data: bytes) -> Catalog:
-    catalog = _alive.get(digest)
-    if catalog is None or catalog._native is None:
-        catalog = Catalog(_core.Catalog.from_bytes(data))
-        if catalog.digest != digest:
-            message = f"expected digest {digest}, got {catalog.digest}"
+    content = _alive.get(digest)
+    if content is None:
+        content = _Content(_core.Catalog.from_bytes(data))
+        if content.native.digest != digest:
+            message = f"expected digest {digest}, got {content.native.digest}"
             raise FileFormatError(f"pickled catalogue: {message}")
-        _alive[digest] = catalog
+        _alive[digest] = content
+    catalog = Catalog(content.native)
+    catalog._content = content
     return catalog

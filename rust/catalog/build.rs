@@ -17,7 +17,7 @@ mod output;
 mod passes;
 mod rows;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use arrow_array::{Array, Int64Array, StringArray};
@@ -31,7 +31,6 @@ use super::target::{Beside, Scratch, Target};
 use crate::error::{Error, Result};
 use crate::parallel;
 use crate::search::Plan;
-use crate::tensor_file::partial;
 use output::Output;
 use passes::Geometry;
 use rows::{OwnedIds, Rows, Sample};
@@ -151,7 +150,7 @@ impl Builder {
                 Target::Memory(Mutex::new(none))
             }
         };
-        let scratch = scratch.then(|| Scratch::unnamed(&scratch_path(options))).transpose()?;
+        let scratch = scratch.then(|| new_scratch(options)).transpose()?;
         let ids = match shape.ids {
             None => OwnedIds::Rows,
             Some(Kinds::Integers) => OwnedIds::Integers(Vec::new()),
@@ -372,17 +371,19 @@ impl Builder {
     }
 }
 
-fn scratch_path(options: &Options) -> PathBuf {
-    match &options.path {
-        Some(path) => partial(&partial(path)),
-        None => {
-            static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-            let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let name = format!("virtualtb_fast-{}-{number}.partial", std::process::id());
-            std::env::temp_dir().join(name)
-        }
+/// A scratch file beside the catalogue's, where there is room for such, or else in the system's
+/// folder for them.
+fn new_scratch(options: &Options) -> Result<Scratch> {
+    let beside = options.path.as_deref().and_then(Path::parent);
+    match beside {
+        Some(folder) if folder.as_os_str().is_empty() => Scratch::unnamed(".".as_ref(), PREFIX),
+        Some(folder) => Scratch::unnamed(folder, PREFIX),
+        None => Scratch::unnamed(&std::env::temp_dir(), PREFIX),
     }
 }
+
+/// What names of scratch files start with.
+const PREFIX: &str = "virtualtb_fast-";
 
 fn check_length(what: &str, expected: usize, got: usize) -> Result<()> {
     if expected == got {

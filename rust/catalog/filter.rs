@@ -121,7 +121,7 @@ impl Catalog {
         if kept && let Some(known) = self.cache().get(conditions) {
             return Ok(known);
         }
-        let selection = Arc::new(self.combine(conditions)?);
+        let selection = Arc::new(self.combine(&conditions.iter().collect::<Vec<_>>())?);
         self.mapped.check_kept()?;
         if kept {
             self.cache().put(conditions.to_vec(), Arc::clone(&selection));
@@ -129,28 +129,15 @@ impl Catalog {
         Ok(selection)
     }
 
-    /// For each query the positions that meet all conditions and are among its own rows: those up to
-    /// its end in `rows`, from the end of the one before.
-    pub fn select_each(
-        &self,
-        conditions: &[Condition],
-        rows: &[u32],
-        ends: &[usize],
-    ) -> Result<Vec<Arc<Selection>>> {
-        self.mapped.check()?;
-        let mut conditions = conditions.to_vec();
-        let (mut selections, mut first) = (Vec::with_capacity(ends.len()), 0);
-        for end in ends {
-            conditions.push(Condition::Rows(rows[first..*end].to_vec()));
-            selections.push(Arc::new(self.combine(&conditions)?));
-            conditions.pop();
-            first = *end;
-        }
-        self.mapped.check_kept()?;
-        Ok(selections)
+    /// The positions that meet all conditions and are among these rows, for one query of many: the
+    /// file is checked by the caller, and nothing is kept.
+    pub(super) fn select_among(&self, conditions: &[Condition], rows: &[u32]) -> Result<Selection> {
+        let own = Condition::Rows(rows.to_vec());
+        let conditions: Vec<_> = conditions.iter().chain([&own]).collect();
+        self.combine(&conditions)
     }
 
-    fn combine(&self, conditions: &[Condition]) -> Result<Selection> {
+    fn combine(&self, conditions: &[&Condition]) -> Result<Selection> {
         let rows = self.rows();
         let mut parts = Vec::new();
         for condition in conditions {

@@ -105,6 +105,7 @@ impl Mapped {
     /// Refuses to go on if the file is no longer what was opened.
     pub fn check(&self) -> Result<()> {
         let Some(source) = &self.source else { return Ok(()) };
+        source.guard.renew()?;
         self.check_kept()?;
         let fail = |reason: String| Err(Error::format(self.origin(), reason));
         let now = Stamp::of(&source.file.metadata().map_err(Error::io(&source.path))?);

@@ -20,15 +20,32 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Creates a file that nobody else sees: it has lost its name by the time this returns, where
-    /// the system allows it, so that not even a kill leaves it behind.
-    pub fn unnamed(path: &Path) -> Result<Self> {
+    /// Creates a file in a folder that nobody else sees: it has lost its name by the time this
+    /// returns, where the system allows it, so that not even a kill leaves it behind.
+    ///
+    /// The folder may be one that others write to: whatever stands there under the name, a link
+    /// too, is left alone and another name is tried; and nobody but its owner may open the file.
+    pub fn unnamed(folder: &Path, prefix: &str) -> Result<Self> {
         let mut open = OpenOptions::new();
-        let file = open.read(true).write(true).create(true).truncate(true).open(path);
-        let file = file.map_err(Error::io(path))?;
+        open.read(true).write(true).create_new(true);
         #[cfg(unix)]
-        std::fs::remove_file(path).map_err(Error::io(path))?;
-        Ok(Self { file, path: path.to_owned() })
+        std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
+        let mut taken = None;
+        for _ in 0..TRIES {
+            let path = folder.join(format!("{prefix}{:016x}.partial", random()));
+            match open.open(&path) {
+                Ok(file) => {
+                    #[cfg(unix)]
+                    std::fs::remove_file(&path).map_err(Error::io(&path))?;
+                    return Ok(Self { file, path });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = Some(error),
+                // The name is nothing to anyone, but the folder is.
+                Err(source) => return Err(Error::Io { path: folder.to_owned(), source }),
+            }
+        }
+        let source = taken.expect("names were tried");
+        Err(Error::Io { path: folder.to_owned(), source })
     }
 
     /// Writes at a place.
@@ -40,6 +57,15 @@ impl Scratch {
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         read_at(&self.file, offset, bytes).map_err(Error::io(&self.path))
     }
+}
+
+/// Names that are tried before a folder is given up.
+const TRIES: usize = 16;
+
+/// A number that others cannot foretell.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }
 
 #[cfg(not(unix))]
@@ -97,17 +123,25 @@ impl Beside {
     pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
         refuse_existing(path, overwrite)?;
         let partial = partial(path);
-        let mut open = OpenOptions::new();
-        let file = open.read(true).write(true).create(true).truncate(false).open(&partial);
-        // The name that the caller knows is the one to complain about.
-        let file = file.map_err(Error::io(path))?;
-        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
-            let text = "expected a file that nobody builds, got one that another process builds";
-            let source = io::Error::new(io::ErrorKind::ResourceBusy, text);
-            return Err(Error::Io { path: path.to_owned(), source });
+        for _ in 0..TRIES {
+            let mut open = OpenOptions::new();
+            open.read(true).write(true).create(true).truncate(false);
+            // The name that the caller knows is the one to complain about.
+            let file = open.open(&partial).map_err(Error::io(path))?;
+            if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock() {
+                break;
+            }
+            // Between opening and locking, another builder may have finished: then what is locked
+            // here is its catalogue, which has its final name by now and must not be touched.
+            if bears(&file, &partial) {
+                file.set_len(0).map_err(Error::io(&partial))?;
+                return Ok(Self { file, partial, path: path.to_owned(), overwrite, done: false });
+            }
+            refuse_existing(path, overwrite)?;
         }
-        file.set_len(0).map_err(Error::io(&partial))?;
-        Ok(Self { file, partial, path: path.to_owned(), overwrite, done: false })
+        let text = "expected a file that nobody builds, got one that another process builds";
+        let source = io::Error::new(io::ErrorKind::ResourceBusy, text);
+        Err(Error::Io { path: path.to_owned(), source })
     }
 
     /// The final name.
@@ -126,11 +160,27 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.done && bears(&self.file, &self.partial) {
             // Nothing can be made of half a catalogue; a leftover is harmless.
             let _ = std::fs::remove_file(&self.partial);
         }
     }
+}
+
+/// Whether a name is that of an open file, and no link to it.
+#[cfg(unix)]
+fn bears(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(file), Ok(named)) => (file.dev(), file.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// There, a file that is open keeps its name.
+#[cfg(not(unix))]
+fn bears(_: &File, path: &Path) -> bool {
+    path.exists()
 }
 
 /// Refuses to replace a file unasked.

@@ -7,12 +7,14 @@ mod tables;
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow_array::{Int64Array, StringArray};
 
 use super::build::{Builder, Cells, IdCells, Kinds, Options, Piece, Shape, Watch};
 use super::*;
 use crate::rng::{Origin, Purpose, fill};
+use crate::search::NO_ROW;
 
 /// Items as the tests know them, by row.
 #[derive(Clone, Debug)]

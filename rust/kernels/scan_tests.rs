@@ -115,6 +115,27 @@ proptest! {
     }
 }
 
+/// The comparison of dots can fail: other orders of the same terms, and products that are rounded
+/// before they are added, give other sums.
+#[test]
+fn wrong_dots_are_caught() {
+    let value = |byte: &u8| (f32::from(*byte) - 99.0) * 1.01;
+    let fused = |sum: f32, (w, x): (&f32, &f32)| w.mul_add(*x, sum);
+    let rounded = |sum: f32, (w, x): (&f32, &f32)| sum + w * x;
+    let (mut backwards, mut twice) = (0, 0);
+    for seed in 0..20 {
+        let attributes: Vec<f32> = bytes(7 * seed, 200).iter().map(value).collect();
+        let weights: Vec<f32> = bytes(!seed, 200).iter().map(value).collect();
+        let pairs = || weights.iter().zip(&attributes);
+        let mut got = [9.0];
+        Kernels::SCALAR.dots(&weights, &attributes, &[0], &mut got);
+        assert_eq!(got[0], pairs().fold(0.0, fused));
+        backwards += usize::from(pairs().rev().fold(0.0, fused) != got[0]);
+        twice += usize::from(pairs().fold(0.0, rounded) != got[0]);
+    }
+    assert!(backwards > 5 && twice > 5, "{backwards} {twice}");
+}
+
 /// Scalar sums against sums written down plainly, and scans made wrong on purpose.
 #[test]
 fn wrong_scans_are_caught() {

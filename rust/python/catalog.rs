@@ -16,7 +16,7 @@ use crate::catalog::build::{Options, Watch};
 use crate::catalog::format::{ColumnKind, IdKind};
 use crate::catalog::ids::{Id, Ids};
 use crate::catalog::source::{Columns, from_batches, from_parquet};
-use crate::catalog::{Catalog, Condition, Selection, Value};
+use crate::catalog::{Catalog, Condition, Own, Selection, Value};
 use crate::error::{Error, Result};
 use crate::search::NO_ROW;
 use whole::{Whole, build_whole, text_pieces};
@@ -85,16 +85,6 @@ impl PyCatalog {
             }
         };
         filters.iter().map(condition).collect()
-    }
-
-    fn check_rows(&self, rows: &[u32]) -> Result<()> {
-        match rows.iter().position(|row| u64::from(*row) >= self.0.rows()) {
-            Some(at) => {
-                let expected = format!("rows below {}", self.0.rows());
-                Err(Error::argument("rows", expected, format!("{} at place {at}", rows[at])))
-            }
-            None => Ok(()),
-        }
     }
 
     /// What rows are called: integers as an array, texts as a list; none as -1 or "".
@@ -357,7 +347,7 @@ impl PyCatalog {
     /// What rows are called.
     fn ids<'py>(&self, py: Python<'py>, rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let rows = vector::<u32>(rows, "rows")?;
-        self.check_rows(rows.as_slice()?).map_err(to_py)?;
+        self.0.check_rows(rows.as_slice()?).map_err(to_py)?;
         self.named(py, rows.as_slice()?)
     }
 
@@ -368,7 +358,7 @@ impl PyCatalog {
     ) -> PyResult<Bound<'py, PyAny>> {
         let rows = vector::<u32>(rows, "rows")?;
         let rows = rows.as_slice()?;
-        self.check_rows(rows).map_err(to_py)?;
+        self.0.check_rows(rows).map_err(to_py)?;
         let values = detached(py, || {
             let mut values = Vec::with_capacity(rows.len() * self.0.dimensions());
             self.0.attributes(rows, &mut values)?;
@@ -386,7 +376,7 @@ impl PyCatalog {
     ) -> PyResult<Bound<'py, PyAny>> {
         let rows = vector::<u32>(rows, "rows")?;
         let rows = rows.as_slice()?;
-        self.check_rows(rows).map_err(to_py)?;
+        self.0.check_rows(rows).map_err(to_py)?;
         if let Ok(column) = self.0.column(name, true) {
             let numbers = detached(py, || self.0.numbers(column, rows))?;
             return Ok(one(py, numbers).into_any());
@@ -435,37 +425,13 @@ impl PyCatalog {
                 found.resize(size, NO_ROW);
                 scores.resize(size, 0.0);
                 let (into, scored) = (&mut found[..], &mut scores[..]);
-                match (&ends, rows) {
-                    (Some(ends), Some(rows)) if filters.is_empty() => {
-                        self.check_rows(rows)?;
-                        let catalog = &self.0;
-                        catalog.search_own(
-                            weights,
-                            k,
-                            rows,
-                            ends,
-                            num_threads,
-                            interrupt,
-                            into,
-                            scored,
-                        )?;
-                    }
-                    (Some(ends), Some(rows)) => {
-                        let lists = self.selections(&filters, rows, ends)?;
-                        self.0.search_each(
-                            weights,
-                            k,
-                            &lists,
-                            num_threads,
-                            interrupt,
-                            into,
-                            scored,
-                        )?;
-                    }
-                    _ => {
-                        let of = self.selection(&filters, rows)?;
-                        self.0.search(weights, k, &of, num_threads, interrupt, into, scored)?;
-                    }
+                if let (Some(ends), Some(lists)) = (&ends, rows) {
+                    let conditions = &self.conditions(&filters)?[..];
+                    let own = Own { lists, ends, conditions };
+                    self.0.search_own(weights, k, own, num_threads, interrupt, into, scored)?;
+                } else {
+                    let of = self.selection(&filters, rows)?;
+                    self.0.search(weights, k, &of, num_threads, interrupt, into, scored)?;
                 }
                 Ok((found, scores))
             })
@@ -480,21 +446,10 @@ impl PyCatalog {
     fn selection(&self, filters: &[PyFilter], rows: Option<&[u32]>) -> Result<Arc<Selection>> {
         let mut conditions = self.conditions(filters)?;
         if let Some(rows) = rows {
-            self.check_rows(rows)?;
+            self.0.check_rows(rows)?;
             conditions.push(Condition::Rows(rows.to_vec()));
         }
         self.0.select(&conditions)
-    }
-
-    /// A selection for each query, whose rows end where `ends` says.
-    fn selections(
-        &self,
-        filters: &[PyFilter],
-        rows: &[u32],
-        ends: &[usize],
-    ) -> Result<Vec<Arc<Selection>>> {
-        self.check_rows(rows)?;
-        self.0.select_each(&self.conditions(filters)?, rows, ends)
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Best<'a> {
 impl<'a> Best<'a> {
     /// No rows yet.
     pub fn new(kernels: Kernels, view: &'a View<'a>, weights: &'a [f32], k: usize) -> Self {
+        // More than there are take no room.
+        let k = k.min(view.rows()).max(1);
         let waiting = Vec::with_capacity(Self::room(k));
         let threshold = f32::NEG_INFINITY;
         Self { kernels, view, weights, k, scored: Vec::new(), waiting, threshold }

@@ -7,7 +7,7 @@
 //! For a page's worth of answers the rows are put in order first, so that a selection which leaves
 //! ties to the lower place leaves them to the lower row.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::{Dense, Kernels, PANEL, Panels, Start};
 use crate::search::best::{Best, Scored, keep_best};
 use crate::search::index::View;
@@ -30,6 +30,22 @@ pub struct Buffers {
     scores: Vec<f32>,
 }
 
+impl Buffers {
+    /// Takes the rows of one query, in any order, and their positions, `place[row]`; says whether
+    /// these are all within the catalogue.
+    pub fn take(&mut self, list: &[u32], place: &[u32]) -> bool {
+        self.rows.clear();
+        self.rows.extend_from_slice(list);
+        if !list.is_sorted_by(|left, right| left < right) {
+            self.rows.sort_unstable();
+            self.rows.dedup();
+        }
+        self.positions.clear();
+        self.positions.extend(self.rows.iter().map(|row| place[*row as usize]));
+        self.positions.iter().all(|position| (*position as usize) < place.len())
+    }
+}
+
 /// Whether all scores are numbers.
 fn all_finite(scores: &[f32]) -> bool {
     // Zero, unless one is not finite; eight sums, because one alone would wait for itself.
@@ -43,41 +59,26 @@ fn all_finite(scores: &[f32]) -> bool {
     sums.iter().chain(rest).all(|score| score * 0.0 == 0.0)
 }
 
-/// The best rows of one query among its own: `list` are rows, in any order, all below the
-/// catalogue's, and `place[row]` are their positions. Writes k rows and scores, padded.
+/// The best rows of one query among those in the buffers. Writes k rows and scores, padded; nothing
+/// of use once `go_on` says no.
 #[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
 pub fn run_own(
     kernels: Kernels,
     view: &View<'_>,
-    place: &[u32],
     query: usize,
     weights: &[f32],
-    list: &[u32],
     buffers: &mut Buffers,
+    go_on: &dyn Fn() -> bool,
     rows: &mut [u32],
     scores: &mut [f32],
 ) -> Result<()> {
-    let Buffers { rows: sorted, positions, scores: scored } = buffers;
-    let mut list = list;
-    if !list.is_sorted_by(|left, right| left < right) {
-        sorted.clear();
-        sorted.extend_from_slice(list);
-        sorted.sort_unstable();
-        sorted.dedup();
-        list = sorted;
-    }
-    positions.clear();
-    positions.extend(list.iter().map(|row| place[*row as usize]));
-    if let Some(beyond) = positions.iter().find(|position| **position as usize >= view.rows()) {
-        let expected = format!("below {}", view.rows());
-        return Err(Error::argument("positions", expected, beyond));
-    }
+    let Buffers { rows: list, positions, scores: scored } = buffers;
     scored.resize(list.len(), 0.0);
     kernels.dots(weights, view.attributes, positions, scored);
     if !all_finite(scored) {
         positions.sort_unstable();
         let allowed = Allowed::Positions(positions);
-        reference::checked(kernels, view, query, weights, rows.len(), allowed, &|| true)?;
+        reference::checked(kernels, view, query, weights, rows.len(), allowed, go_on)?;
     }
     let k = rows.len();
     if k <= PANEL && list.len() <= ONE_PIECE {
@@ -110,6 +111,7 @@ fn run_piece(
     first: usize,
     k: usize,
     positions: &[u32],
+    go_on: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Scored>>> {
     let dimensions = view.dimensions;
     let queries = weights.len() / dimensions;
@@ -139,7 +141,7 @@ fn run_piece(
         if !all_finite(&scores[..rows.len()]) {
             let weights = &weights[query * dimensions..][..dimensions];
             let allowed = Allowed::Positions(positions);
-            reference::checked(kernels, view, first + query, weights, k, allowed, &|| true)?;
+            reference::checked(kernels, view, first + query, weights, k, allowed, go_on)?;
         }
         kernels.select(&scores[..rows.len()], &mut chosen[..k]);
         let found = chosen[..k].iter().filter_map(|place| {
@@ -163,7 +165,7 @@ pub fn run(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Scored>>> {
     if k <= PANEL && (1..=ONE_PIECE).contains(&positions.len()) {
-        return run_piece(kernels, view, weights, first, k, positions);
+        return run_piece(kernels, view, weights, first, k, positions, go_on);
     }
     let dimensions = view.dimensions;
     let queries = weights.len() / dimensions;
@@ -175,6 +177,9 @@ pub fn run(
         for (query, (weights, best)) in weights.chunks_exact(dimensions).zip(&mut best).enumerate()
         {
             for positions in positions.chunks(STRIDE) {
+                if !go_on() {
+                    break;
+                }
                 let scores = &mut scores[..positions.len()];
                 kernels.dots(weights, view.attributes, positions, scores);
                 finite[query] &= best.take_scores(positions, scores);

@@ -37,7 +37,7 @@ pub(super) fn checked(
         if !go_on() {
             break;
         }
-        let positions: Vec<u32> = (first..rows.min(first + STRIDE as u32))
+        let positions: Vec<u32> = (first..rows.min(first.saturating_add(STRIDE as u32)))
             .filter(|position| allows(allowed, *position))
             .collect();
         let scores = &mut scores[..positions.len()];

@@ -13,6 +13,8 @@ struct Way {
     threads: usize,
     /// 1; less is a bound made wrong on purpose.
     slack: f64,
+    /// See [`Tuning`].
+    worth: usize,
 }
 
 type Answers = Vec<Vec<(u32, f32)>>;
@@ -26,9 +28,10 @@ fn find(
 ) -> Result<Answers> {
     let count = queries.len() / view.dimensions * k;
     let (mut rows, mut scores) = (vec![7; count], vec![7.0; count]);
-    let job = Search { queries, k, allowed, threads: way.threads };
+    let job = Search { queries, first: 0, k, allowed, threads: way.threads };
     let (kernels, tick) = (way.kernels, || Ok(()));
-    search_with(kernels, view, job, &tick, &mut rows, &mut scores, way.slack, way.width)?;
+    let tuning = Tuning { slack: way.slack, width: way.width, worth: way.worth };
+    search_with(kernels, view, job, &tick, &mut rows, &mut scores, tuning)?;
     let pairs: Vec<_> = rows.into_iter().zip(scores).collect();
     Ok(pairs.chunks(k).map(<[_]>::to_vec).collect())
 }
@@ -46,12 +49,18 @@ fn wanted(view: &View<'_>, queries: &[f32], k: usize, allowed: Allowed<'_>) -> A
 /// All instruction sets, both widths, one thread.
 fn ways() -> Vec<Way> {
     let widths = [Some(Width::Eight), Some(Width::Four)];
-    let with = |kernels| widths.map(|width| Way { kernels, width, threads: 1, slack: 1.0 });
+    let with = |kernels| widths.map(|width| Way { kernels, width, ..plain() });
     sets().into_iter().flat_map(with).collect()
 }
 
 fn plain() -> Way {
-    Way { kernels: Kernels::best().unwrap(), width: None, threads: 1, slack: 1.0 }
+    Way {
+        kernels: Kernels::best().unwrap(),
+        width: None,
+        threads: 1,
+        slack: 1.0,
+        worth: Tuning::USUAL.worth,
+    }
 }
 
 /// Weights that suit a catalogue: most plain, some sparse, zero, negative or very small.
@@ -170,13 +179,24 @@ fn batches_and_threads_change_nothing() {
     let (view, queries) = (built.view(), weights("clustered", 27, 300));
     let whole = find(&view, &queries, 10, Allowed::All, plain()).unwrap();
     for batch in [1, 2, 3, 31, 64, 257, 300] {
-        for threads in [1, 2, 5] {
-            let parts = queries.chunks(batch * 27).flat_map(|queries| {
-                find(&view, queries, 10, Allowed::All, Way { threads, ..plain() }).unwrap()
-            });
-            assert!(parts.eq(whole.iter().cloned()), "{batch} {threads}");
+        // The last two split the catalogue among threads, however little work that is.
+        for (threads, worth) in [(1, 500_000), (2, 500_000), (5, 500_000), (2, 1), (5, 1)] {
+            let way = Way { threads, worth, ..plain() };
+            let parts = queries
+                .chunks(batch * 27)
+                .flat_map(|queries| find(&view, queries, 10, Allowed::All, way).unwrap());
+            assert!(parts.eq(whole.iter().cloned()), "{batch} {threads} {worth}");
         }
     }
+}
+
+#[test]
+fn one_query_is_split_among_threads() {
+    for (queries, threads) in [(1, 2), (1, 5), (9, 3)] {
+        let split = Split::of(queries, 30_000, threads, false, 1);
+        assert_eq!((split.parts, split.tasks()), (threads, threads));
+    }
+    assert_eq!(Split::of(1, 30_000, 5, false, Tuning::USUAL.worth).parts, 1);
 }
 
 /// A case of the property test.
@@ -297,9 +317,9 @@ fn an_overflow_names_the_lowest_query_and_row() {
     queries[3 * 17..][..3].fill(1e9);
     queries[3 * 31..][..3].fill(1e9);
     for way in ways() {
-        for threads in [1, 3] {
+        for (threads, worth) in [(1, way.worth), (3, way.worth), (3, 1)] {
             let search = |queries: &[f32], allowed| {
-                find(&built.view(), queries, 2, allowed, Way { threads, ..way })
+                find(&built.view(), queries, 2, allowed, Way { threads, worth, ..way })
             };
             let error = search(&queries, Allowed::All).unwrap_err().to_string();
             let message = "weights[17]: expected scores within single precision, got an overflow with item row 1234";

@@ -267,6 +267,22 @@ def test_other_forms_of_arrays_are_taken(shop: Shop) -> None:
     assert flags.count(category=1) == 2
 
 
+def test_large_ids_in_lists_stay_what_they_are() -> None:
+    ids = [2**63 + 1, 5, 2**64 - 2]
+    for form in (ids, tuple(ids), np.array(ids, object), np.array(ids, np.uint64)):
+        catalog = Catalog.build(np.eye(3), ids=form)
+        assert catalog.ids().tolist() == ids
+        assert catalog.rows([ids[0], 5]).tolist() == [0, 1]
+        found = catalog.search([1.0, 2.0, 3.0], 2, candidates=[ids[0], 5])[0]
+        assert found.tolist() == [5, ids[0]]
+        each = catalog.search(np.eye(3)[:2], 1, candidates=[[ids[0]], [5, ids[2]]])[0]
+        assert each.tolist() == [[ids[0]], [5]]
+    with pytest.raises(vtb.InvalidArgumentError, match="got 'a' in row 1"):
+        catalog.rows([5, "a"])
+    small = Catalog.build(np.eye(2), ids=np.array([1, 2], object))
+    assert small.rows(np.array([2, 1], object)).tolist() == [1, 0]
+
+
 X = np.eye(3, dtype=np.float32)
 NAN = np.array([[0, 1], [2, np.nan]])
 
@@ -287,6 +303,10 @@ NAN = np.array([[0, 1], [2, np.nan]])
         ({"attributes": X, "ids": ["a", "b", ""]}, "none in row 2"),
         ({"attributes": X, "ids": [0, 1, -4]}, "from 0 up, got -4 in row 2"),
         ({"attributes": X, "ids": [0.5, 1, 2]}, "whole numbers or texts"),
+        ({"attributes": X, "ids": [1, "a", 2]}, "got 'a' in row 1"),
+        ({"attributes": X, "ids": ["a", 1, "b"]}, "ids: expected texts, got 1 in row 1"),
+        ({"attributes": X, "ids": [1, True, 2]}, "got True in row 1"),
+        ({"attributes": X, "ids": [1, 2, 2**64]}, "below 2**64, got 18446744073709551616 in row 2"),
         ({"attributes": X, "ids": [1, 2]}, "3 values, one an item"),
         ({"attributes": X, "ids": np.array([1, 2, 2**64 - 1], np.uint64)}, "below"),
         ({"attributes": X, "price": [1, 2, np.inf]}, "price: expected finite numbers, or NaN"),
@@ -372,6 +392,10 @@ def test_copies_and_pickles_are_cheap(shop: Shop, catalog: Catalog, tmp_path: Pa
         assert other == one
         assert hash(other) == hash(one)
         np.testing.assert_array_equal(other.search(WEIGHTS)[0], one.search(WEIGHTS)[0])
+    first, second = (pickle.loads(pickle.dumps(catalog)) for _ in range(2))
+    assert first._native is second._native
+    first.close()
+    np.testing.assert_array_equal(second.search(WEIGHTS)[0], catalog.search(WEIGHTS)[0])
     data = pickle.dumps(filed)
     Shop(1).build(tmp_path / "items", overwrite=True)
     with pytest.raises(vtb.FileFormatError, match="replaced"):
@@ -495,6 +519,52 @@ assert outcomes["refused"] >= 25 and outcomes["found"] > 10, outcomes
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, f"{ran.returncode} {ran.stdout} {ran.stderr}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGBUS there")
+def test_a_handler_that_came_later_does_not_take_the_guard_away(tmp_path: Path) -> None:
+    """`faulthandler.enable()` after the first open, and a real SIGBUS still ends the process."""
+    code = f"""
+import faulthandler, mmap, os, sys
+import numpy as np
+import virtualtb_fast as vtb
+path = {str(tmp_path / "items")!r}
+x = np.random.default_rng(0).standard_normal((60_000, 27), dtype=np.float32)
+vtb.Catalog.build(x, path)
+first = vtb.Catalog.open(path)
+faulthandler.enable()
+catalog = vtb.Catalog.open(path)
+ids = catalog.ids()
+# Two uses, each after handlers were changed: the file is cut before anything is read.
+weights = np.ones((2, 27), np.float32)
+def cut(*told):
+    os.truncate(path, 8192)
+try:
+    catalog.verify(cut)
+except vtb.FileFormatError as error:
+    print("refused", error)
+if sys.argv[1] == "disable":
+    faulthandler.disable()
+    try:
+        vtb.Catalog.open(path)
+    except vtb.FileFormatError:
+        print("again")
+with open({str(tmp_path / "plain")!r}, "w+b") as file:
+    file.truncate(8192)
+    plain = mmap.mmap(file.fileno(), 8192)
+    file.truncate(0)
+    print("reading", flush=True)
+    plain[5000]
+"""
+    for what in ("keep", "disable"):
+        ran = subprocess.run(
+            [sys.executable, "-c", code, what], capture_output=True, text=True, timeout=60
+        )
+        assert ran.stdout.startswith("refused"), ran
+        assert ran.stdout.endswith("reading\n"), ran
+        assert ran.returncode == -signal.SIGBUS, ran
+        assert ("Fatal Python error: Bus error" in ran.stderr) == (what == "keep"), ran
+        (tmp_path / "items").unlink()
 
 
 def test_a_file_that_is_replaced_is_an_error(shop: Shop, tmp_path: Path) -> None:

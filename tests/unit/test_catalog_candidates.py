@@ -94,3 +94,27 @@ def test_an_overflow_among_candidates_is_named(attributes: np.ndarray) -> None:
     for rows in (bad, [*[safe] * 3, *[bad] * 9]):
         with pytest.raises(InvalidArgumentError, match="overflow with item row 70"):
             catalog.search(weights, rows=rows)
+
+
+@pytest.mark.parametrize("ends", [[3], [2, 1, 3], [1, 2, 9], []])
+def test_lists_that_do_not_fit_are_refused_by_the_native_module(
+    catalog: Catalog, ends: list[int]
+) -> None:
+    rows, weights = np.arange(3, dtype=np.uint32), np.ones((3, WIDTH), np.float32)
+    search = catalog._open().search
+    assert search(weights, 1, filters=[], rows=rows, ends=[1, 2, 3], num_threads=1)[0].size == 3
+    with pytest.raises(InvalidArgumentError, match="ends: expected"):
+        search(weights, 1, filters=[], rows=rows, ends=ends, num_threads=1)
+
+
+def test_an_overflow_names_its_query_whatever_limits_the_rows() -> None:
+    draw = np.random.default_rng(5)
+    catalog = vtb.Catalog.build(draw.standard_normal((500, WIDTH)), category=[1] * 499 + [2])
+    weights = draw.standard_normal((20, WIDTH)).astype(np.float32)
+    weights[12] = weights[17] = 3e38
+    lists: list[dict[str, object]] = [{}, {"rows": range(200)}, {"rows": [list(range(200))] * 20}]
+    for chosen in lists:
+        for filters in ({}, {"category": 1}):
+            for threads in (1, 3):
+                with pytest.raises(InvalidArgumentError, match=r"weights\[12\]: expected scores"):
+                    catalog.search(weights, 3, num_threads=threads, **chosen, **filters)  # type: ignore[arg-type]

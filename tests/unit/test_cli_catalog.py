@@ -133,6 +133,34 @@ def test_searches_are_those_of_python(
     assert "no item matches" in text
 
 
+def test_weights_may_start_with_a_minus(built: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--weights", "-1,2,3,-.5"], ["--weights=-1,2,3,-.5"]):
+        code, out, error = run(capsys, "search", built, *words, "--price", "-3:30", "--json")
+        assert (code, error) == (0, "")
+        expected = Catalog.open(built).search([-1, 2, 3, -0.5], price=(-3, 30))[0]
+        assert json.loads(out)["results"][0]["ids"] == expected.tolist()
+
+
+def test_another_column_than_the_only_one_is_named(
+    table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "one.vtbcat")
+    assert run(capsys, "build", table, out, "--attributes", "x", "--category", "brand")[0] == 0
+    search = ["search", out, "--random", "1", "--category"]
+    assert run(capsys, *search, "ash")[0] == 0
+    code, _, error = run(capsys, *search, "nope=ash")
+    assert code == 2
+    assert "(brand), got 'nope=ash'" in error
+
+
+def test_a_table_is_not_built_over(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(table).read_bytes()
+    code, _, error = run(capsys, "build", table, table, "--overwrite")
+    assert code == 2
+    assert "another file than the source" in error
+    assert Path(table).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -148,6 +176,10 @@ def test_searches_are_those_of_python(
         (["search", "FILE", "--random", "1", "--price", "5"], "--price: expected LOW:HIGH"),
         (["search", "FILE", "--random", "1", "--price", "9:5"], "low <= high"),
         (["search", "FILE", "--random", "1", "--number", "5:6"], "--number: expected NAME="),
+        (
+            ["search", "FILE", "--random", "1", "--number", "price=1:2", "--number", "price=3:4"],
+            "'price' twice",
+        ),
         (["search", "FILE", "--random", "1", "--category", "ash"], "(brand, year)"),
         (["search", "FILE", "--random", "1", "--category", "year=x"], "a whole number, got 'x'"),
         (["search", "FILE", "--random", "1", "--candidates", "x"], "which is unknown"),

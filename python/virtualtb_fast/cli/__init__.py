@@ -1,7 +1,8 @@
 """The command line, ``virtualtb-fast``: one word a stage, one file a command.
 
-A command's module has ``SUMMARY``, ``add_arguments(parser)`` and ``run(options)``; it is imported
-only when its word is given, so that ``--help`` is quick.
+A command's module has ``SUMMARY``, ``add_arguments(parser)`` and ``run(options)``, and may have
+``SIGNED``, options whose values may start with a minus; it is imported only when its word is given,
+so that ``--help`` is quick.
 
 Exit codes: 0, 2 for usage and bad input (one line on standard error), 130 for Ctrl-C.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -77,6 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(words[0], words[1:])
 
 
+def _joined(words: Sequence[str], signed: Sequence[str]) -> list[str]:
+    """The words, with a number that starts with a minus joined to the signed option before it."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in signed and re.match(r"-[0-9.]|-inf|-nan", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _run(name: str, words: list[str]) -> int:
     import argparse
 
@@ -91,6 +104,8 @@ def _run(name: str, words: list[str]) -> int:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
+    # argparse takes "-1,2" for an option; with an equals sign it does not.
+    words = _joined(words, getattr(command, "SIGNED", ()))
     try:
         options = parser.parse_args(words)
     except SystemExit as stop:

@@ -105,6 +105,7 @@ def child() -> None:
 def _measure(options: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
+    from virtualtb_fast import _columns
     from virtualtb_fast.evaluation import retrieval
 
     def progress(text: str) -> None:
@@ -122,6 +123,11 @@ def _measure(options: dict[str, Any]) -> dict[str, Any]:
             progress=progress,
         )
 
+    sizes = options["items"] or [1_000_000]
+    if options["array"] is None and min(sizes) < options["k"]:
+        raise InvalidArgumentError(
+            f"-k: expected at most {min(sizes)} (--items), got {options['k']}"
+        )
     if options["array"] is not None:
         try:
             items = np.load(options["array"], allow_pickle=False)
@@ -129,17 +135,18 @@ def _measure(options: dict[str, Any]) -> dict[str, Any]:
             raise OutputError(error.errno, error.strerror, options["array"]) from None
         except ValueError as error:
             raise InvalidArgumentError(f"--array: expected an array (.npy), got {error}") from None
-        if items.ndim != 2 or len(items) < 100:
+        if not isinstance(items, np.ndarray):
+            raise InvalidArgumentError(
+                "--array: expected an array (.npy), got an archive of several"
+            )
+        if items.ndim != 2 or len(items) < 100 or items.shape[1] < 1:
             expected = "an array (N, D) of at least 100 items"
             raise InvalidArgumentError(f"--array: expected {expected}, got {items.shape}")
-        runs = [of(np.ascontiguousarray(items, np.float32))]
+        runs = [of(_columns.float32("--array", items, 2))]
     else:
         generator = np.random.default_rng(options["seed"])
         shape = options["dimensions"]
-        runs = [
-            of(generator.random((size, shape), np.float32))
-            for size in options["items"] or [1_000_000]
-        ]
+        runs = [of(generator.random((size, shape), np.float32)) for size in sizes]
     return {"versions": retrieval.versions(), "runs": runs}
 
 

@@ -24,6 +24,9 @@ from virtualtb_fast.catalog import Catalog
 from virtualtb_fast.cli import common
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 
+SIGNED = ("--weights", "--price")
+"""Options whose values may start with a minus."""
+
 _SHOWN_QUERIES = 10
 """Queries whose results are printed as text."""
 
@@ -136,6 +139,11 @@ def _build(options: argparse.Namespace) -> int:
     if os.path.exists(options.out) and not options.overwrite:
         # Better said before an hour of work than after it.
         raise OutputError(f"{options.out}: expected a new file, got one that exists (--overwrite?)")
+    there = os.path.exists(options.out) and os.path.exists(options.source)
+    if there and os.path.samefile(options.source, options.out):
+        raise InvalidArgumentError(
+            f"{options.out}: expected another file than the source, got the same"
+        )
     named = [options.attributes, options.ids, options.price, options.category, options.number]
     arguments: dict[str, Any] = {"overwrite": options.overwrite, "num_threads": options.threads}
     source: Any = options.source
@@ -214,6 +222,10 @@ def _search(options: argparse.Namespace) -> int:
         filters["price"] = _range("--price", options.price)
     if options.number is not None:
         pairs = [_pair("--number", text) for text in options.number]
+        names = [name for name, _ in pairs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidArgumentError(f"--number: expected each column once, got {twice!r} twice")
         filters["numbers"] = {name: _range("--number", bounds) for name, bounds in pairs}
     if options.candidates is not None:
         filters["candidates"] = _ids(catalog, options.candidates)
@@ -330,7 +342,8 @@ def _categories(catalog: Catalog, texts: Sequence[str] | None) -> dict[str, list
     for text in texts:
         name, separator, value = text.partition("=")
         if not separator or name not in columns:
-            if len(columns) != 1:
+            # With one column its name may be left out, unless this looks like another column's.
+            if len(columns) != 1 or (separator and not _is_category(catalog, columns, text)):
                 known = ", ".join(columns) or "none"
                 raise InvalidArgumentError(
                     f"--category: expected NAME=VALUE with a column of categories ({known}), "
@@ -339,6 +352,12 @@ def _categories(catalog: Catalog, texts: Sequence[str] | None) -> dict[str, list
             name, value = next(iter(columns)), text
         wanted.setdefault(name, []).append(_whole(value) if columns[name] == "integers" else value)
     return wanted
+
+
+def _is_category(catalog: Catalog, columns: dict[str, str], text: str) -> bool:
+    """Whether the only column of categories has this one."""
+    ((name, kind),) = columns.items()
+    return kind == "texts" and catalog.count(category={name: text}) > 0
 
 
 def _whole(text: str) -> int:

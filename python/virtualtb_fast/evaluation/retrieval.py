@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import os
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,9 +31,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast.catalog import Catalog
-from virtualtb_fast.errors import StateError
+from virtualtb_fast.errors import InvalidArgumentError, StateError
 
-__all__ = ["Contender", "candidates", "contenders", "double_precision", "growth", "measure"]
+__all__ = [
+    "Contender",
+    "builds",
+    "candidates",
+    "contenders",
+    "double_precision",
+    "growth",
+    "measure",
+]
 
 BATCH: Final = 256
 SINGLES: Final = 24
@@ -218,8 +229,11 @@ def measure(
     """Every contender over the items (N, D): rates of a batch and of single queries, and ratios.
 
     Raises:
+        InvalidArgumentError: there are fewer than ``k`` items.
         StateError: a contender that should be exact gave wrong answers.
     """
+    if not 1 <= k <= len(items):
+        raise InvalidArgumentError(f"k: expected 1 to {len(items)}, the number of items, got {k}")
     weights = np.random.default_rng(seed).standard_normal((BATCH, items.shape[1]), np.float32)
     with tempfile.TemporaryDirectory() as folder:
         progress(f"building over {len(items):,} items")
@@ -231,7 +245,7 @@ def measure(
             for one in field_:
                 batch = _rate(one.search, weights, k, single=False)
                 one.rates.setdefault("batch", []).append(batch)
-                some = weights[np.arange(SINGLES) * 5 + number]
+                some = weights[(np.arange(SINGLES) * 5 + number) % BATCH]
                 single = _rate(one.search, some, k, single=True)
                 one.rates.setdefault("single", []).append(single)
         ours = field_[0]
@@ -277,27 +291,48 @@ def _medians(rounds: int, works: dict[str, Callable[[], Any]]) -> dict[str, list
 def ours_alone(items: Floats, *, k: int = 10, rounds: int = 9, seed: int = 0) -> dict[str, float]:
     """Our own ratios: filtered over unfiltered time, and two threads over one in queries a second.
 
-    The filters are categories that hold a half, a tenth, a hundredth and a thousandth of all items.
+    The filters are ranges of a price that hold a half, a tenth, a hundredth and a thousandth of all
+    items. Each search has another range, so that none is answered from the cache of filters; of a
+    batch and of a single query the time includes making the filter. One of each is compared with
+    numpy.
+
+    Raises:
+        StateError: a filtered search found other items than numpy.
     """
     generator = np.random.default_rng(seed)
     weights = generator.standard_normal((BATCH, items.shape[1]), np.float32)
     shares = {"half": 0.5, "tenth": 0.1, "hundredth": 0.01, "thousandth": 0.001}
-    draws = generator.random(len(items))
-    columns = {name: (draws < share).astype(np.int64) for name, share in shares.items()}
+    price = generator.random(len(items), np.float32)
+    # A range of prices starts anywhere that leaves room for its share, never twice at one place.
+    starts = {name: iter(generator.random(2 * rounds + 8).tolist()) for name in shares}
+
     with tempfile.TemporaryDirectory() as folder:
-        catalog, _ = ours(items, Path(folder), 1, category=columns)
+        catalog, _ = ours(items, Path(folder), 1, price=price)
         started = time.perf_counter()
         Catalog.open(catalog.path or "").search(weights[0], k)
         opened = time.perf_counter() - started
 
+        def fresh(name: str) -> tuple[float, float]:
+            low = next(starts[name]) * (1 - shares[name])
+            return low, low + shares[name]
+
         def search(threads: int = 1, weights: Floats = weights, **filters: Any) -> Any:
             return catalog.search(weights, k, num_threads=threads, **filters)
 
+        def filtered(name: str, weights: Floats) -> Any:
+            return search(weights=weights, price=fresh(name))
+
+        for name in shares:
+            bounds = fresh(name)
+            _check_filtered(items, price, bounds, weights[:8], search(price=bounds)[1][:8])
         works: dict[str, Callable[[], Any]] = {
             "all": search,
+            "single all": lambda: search(weights=weights[0]),
             "two threads": lambda: search(2),
-            **{name: functools.partial(search, category={name: 1}) for name in shares},
         }
+        for name in shares:
+            works[name] = functools.partial(filtered, name, weights)
+            works[f"single {name}"] = functools.partial(filtered, name, weights[0])
         seconds = _medians(rounds, works)
         catalog.close()
 
@@ -308,7 +343,102 @@ def ours_alone(items: Floats, *, k: int = 10, rounds: int = 9, seed: int = 0) ->
         "open_and_first_answer_ms": 1e3 * opened,
         "two_threads_over_one": over("all", "two threads"),
         **{f"filtered_over_unfiltered_time_{name}": over(name, "all") for name in shares},
+        **{
+            f"filtered_over_unfiltered_time_{name}_single": over(f"single {name}", "single all")
+            for name in shares
+        },
     }
+
+
+def _check_filtered(
+    items: Floats,
+    price: Floats,
+    bounds: tuple[float, float],
+    weights: Floats,
+    scores: Floats,
+) -> None:
+    """Compares the best scores (q, k) of a search by price with numpy's."""
+    low, high = np.float32(bounds[0]), np.float32(bounds[1])
+    inside = items[(price >= low) & (price <= high)]
+    k = min(scores.shape[1], len(inside))
+    wanted = -np.sort(-(weights.astype(np.float64) @ inside.T.astype(np.float64)), axis=1)[:, :k]
+    size = np.linalg.norm(weights, axis=1) * np.linalg.norm(items, axis=1).max()
+    allowed = items.shape[1] * 2.0**-23 * size[:, None]
+    there = np.isfinite(scores).sum(axis=1)
+    if (there != k).any() or (np.abs(scores[:, :k] - wanted) > allowed).any():
+        raise StateError(f"price in {bounds}: expected numpy's scores, got others")
+
+
+_BUILD = """
+import json, resource, sys, time
+from pathlib import Path
+import numpy as np
+from virtualtb_fast.catalog import Catalog
+kind, source, out, threads = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+given = np.load(source) if kind == "numpy" else source
+
+def megabytes(field):
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(x for x in status.read_text().splitlines() if x.startswith(field + ":"))
+        return int(line.split()[1]) / 1e3
+    # The peak stands for both; macOS counts bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+before = megabytes("VmRSS")
+started = time.perf_counter()
+catalog = Catalog.build(given, None if kind == "numpy" else out, num_threads=threads)
+seconds = time.perf_counter() - started
+json.dump({
+    "seconds": seconds,
+    "items_per_second": len(catalog) / seconds,
+    "catalogue_mb": catalog.info()["bytes"] / 1e6,
+    "before_mb": before,
+    "peak_mb": megabytes("VmHWM"),
+}, sys.stdout)
+"""
+
+
+def builds(
+    rows: int, *, dimensions: int = 27, threads: int = 1, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Rate and peak memory of builds over uniform items, each in a process of its own.
+
+    "parquet": streamed from a Parquet file to a catalogue's file (needs pyarrow; left out without
+    it). "numpy": an array in memory, to a catalogue in memory. ``before_mb`` is the resident memory
+    when the build starts (of "numpy" with the array), ``peak_mb`` the most there ever was.
+
+    Raises:
+        StateError: a build failed.
+    """
+    generator = np.random.default_rng(seed)
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        arrow = _installed("pyarrow")
+        parquet = _installed("pyarrow.parquet")
+        sources = {}
+        if arrow is not None and parquet is not None:
+            sources["parquet"] = Path(folder) / "items.parquet"
+            names = [f"a{d}" for d in range(dimensions)]
+            schema = arrow.schema([(name, arrow.float32()) for name in names])
+            with parquet.ParquetWriter(sources["parquet"], schema) as writer:
+                for first in range(0, rows, 100_000):
+                    some = generator.random((dimensions, min(100_000, rows - first)), np.float32)
+                    writer.write_table(arrow.table(list(some), schema=schema))
+        sources["numpy"] = Path(folder) / "items.npy"
+        np.save(sources["numpy"], generator.random((rows, dimensions), np.float32))
+        for kind, source in sources.items():
+            words = [kind, str(source), str(Path(folder) / "items.vtbcat"), str(threads)]
+            child = subprocess.run(
+                [sys.executable, "-c", _BUILD, *words], capture_output=True, text=True, check=False
+            )
+            if child.returncode != 0:
+                reason = (child.stderr.strip().splitlines() or ["nothing said"])[-1]
+                raise StateError(f"{kind}: expected a build, got {child.returncode}: {reason}")
+            result[kind] = {"items": rows, "threads": threads, **json.loads(child.stdout)}
+            source.unlink()
+    return result
 
 
 def candidates(

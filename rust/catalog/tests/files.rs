@@ -155,20 +155,103 @@ fn searches_find_what_the_definition_says() {
     assert_eq!(find(&catalog, &queries, 20, &Selection::All), expected);
     // A query's own selection.
     let lists: Vec<_> = (0..5).map(|q| (q * 100..q * 100 + 30).collect::<Vec<u32>>()).collect();
-    let select = |list: &Vec<u32>| catalog.select(&[Condition::Rows(list.clone())]).unwrap();
-    let selections: Vec<_> = lists.iter().map(select).collect();
-    for threads in [1, 3] {
+    let ends: Vec<_> = (1..=5).map(|query| 30 * query).collect();
+    let (joined, own) = (lists.concat(), [Condition::Rows((0..450).collect())]);
+    for (threads, conditions) in [(1, &own[..0]), (3, &own[..0]), (1, &own[..]), (3, &own[..])] {
         let (mut rows, mut scores) = (vec![0; 200], vec![0.0; 200]);
         let (threads, go) = (Some(threads), || Ok(()));
-        catalog
-            .search_each(&queries, 40, &selections, threads, &go, &mut rows, &mut scores)
-            .unwrap();
+        let own = Own { lists: &joined, ends: &ends, conditions };
+        catalog.search_own(&queries, 40, own, threads, &go, &mut rows, &mut scores).unwrap();
+        let lists = lists.iter().map(|list| match conditions {
+            [] => list.clone(),
+            _ => list.iter().copied().filter(|row| *row < 450).collect(),
+        });
         let expected: Vec<_> = queries
             .chunks(27)
-            .zip(&lists)
+            .zip(lists)
             .flat_map(|(query, list)| items.best(query, 40, |row| list.contains(&(row as u32))))
             .collect();
         assert_eq!(rows.into_iter().zip(scores).collect::<Vec<_>>(), expected);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn scratch_files_leave_what_others_put_there_alone() {
+    let (folder, items) = (Folder::new("scratch"), Items::random(300, 3, 8));
+    // What a user may have called so, and a link that leads elsewhere.
+    let names = ["items.vtbcat.partial.partial", "elsewhere"];
+    names.iter().for_each(|name| std::fs::write(folder.path(name), b"mine").unwrap());
+    let linked = folder.path("items.vtbcat.partial");
+    let path = Some(folder.path("items.vtbcat"));
+    items.build(&Options { path, overwrite: false, threads: None }, 100, true).unwrap();
+    assert!(!linked.exists());
+    for name in names {
+        assert_eq!(std::fs::read(folder.path(name)).unwrap(), b"mine");
+    }
+    // A link under the name of the file that is built is refused: it is not followed and emptied.
+    std::os::unix::fs::symlink(folder.path("elsewhere"), &linked).unwrap();
+    let path = Some(folder.path("items.vtbcat"));
+    assert!(items.build(&Options { path, overwrite: true, threads: None }, 100, true).is_err());
+    assert_eq!(std::fs::read(folder.path("elsewhere")).unwrap(), b"mine");
+}
+
+#[test]
+fn long_work_on_own_lists_can_be_interrupted() {
+    let items = Items::random(1000, 256, 8);
+    let catalog = items.in_memory();
+    let few = uniforms(9, 0, 256 * 64);
+    let all = [Condition::Rows((0..999).collect())];
+    for (threads, conditions) in [(1, &all[..0]), (3, &all[..0]), (1, &all[..]), (3, &all[..])] {
+        // Twice as much until it takes long enough to be asked whether it goes on.
+        let mut count = 2000;
+        loop {
+            let queries: Vec<f32> = few.iter().copied().cycle().take(256 * count).collect();
+            let lists: Vec<u32> = (0..count).flat_map(|_| 0..1000).collect();
+            let ends: Vec<_> = (1..=count).map(|query| 1000 * query).collect();
+            let own = Own { lists: &lists, ends: &ends, conditions };
+            let (mut rows, mut scores) = (vec![7777; count], vec![0.0; count]);
+            let asked = std::cell::Cell::new(0);
+            let stop = || {
+                asked.set(asked.get() + 1);
+                Err(Error::Interrupted)
+            };
+            let outcome =
+                catalog.search_own(&queries, 1, own, Some(threads), &stop, &mut rows, &mut scores);
+            if asked.get() == 0 && count < 64_000 {
+                count *= 2;
+                continue;
+            }
+            assert!(matches!(outcome, Err(Error::Interrupted)));
+            assert_eq!(asked.get(), 1, "asked once and obeyed");
+            assert_eq!(rows.last(), Some(&7777), "the last query was not answered");
+            break;
+        }
+    }
+}
+
+#[test]
+fn an_overflow_names_the_query_whoever_brings_the_rows() {
+    let items = Items::random(300, 3, 7);
+    let catalog = items.in_memory();
+    let mut queries = uniforms(9, 0, 3 * 20);
+    queries[3 * 12..][..3].fill(3e38);
+    queries[3 * 15..][..3].fill(3e38);
+    let lists: Vec<u32> = (0..20).flat_map(|_| 0..200).collect();
+    let ends: Vec<_> = (1..=20).map(|query| 200 * query).collect();
+    let some = [Condition::Rows((0..150).collect())];
+    let (mut rows, mut scores) = (vec![0; 60], vec![0.0; 60]);
+    for (threads, conditions) in [(1, &some[..0]), (3, &some[..0]), (1, &some[..]), (3, &some[..])]
+    {
+        let (own, go) = (Own { lists: &lists, ends: &ends, conditions }, || Ok(()));
+        let threads = Some(threads);
+        let each = catalog.search_own(&queries, 3, own, threads, &go, &mut rows, &mut scores);
+        let of = catalog.select(conditions).unwrap();
+        let shared = catalog.search(&queries, 3, &of, threads, &go, &mut rows, &mut scores);
+        for error in [each, shared] {
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with("weights[12]: expected scores within"), "{error}");
+        }
     }
 }
 
