@@ -1,6 +1,6 @@
 """Exact catalogue search against faiss, usearch and numpy: every figure the project promises.
 
-``python -m benches.catalog [--json FILE] [--plot FILE] [--quick]``
+``python -m benches.catalog [--json FILE] [--plot FILE] [--quick] [--rounds N]``
 
 One thread throughout, but where two are compared with one. The real catalogue is looked for in
 the folder ``item_catalogues`` under the directory in ``VIRTUALTB_DATA``, and left out without it.
@@ -59,9 +59,8 @@ def aims(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     return {name: {"ratio": ratio, "aim": aim} for name, (ratio, aim) in rows.items()}
 
 
-def measure(*, quick: bool) -> dict[str, Any]:
+def measure(*, quick: bool, rounds: int) -> dict[str, Any]:
     generator = np.random.default_rng(0)
-    rounds = 3 if quick else 5
     size = 100_000 if quick else MILLION
     uniform = generator.random((size, 27), np.float32)
     result: dict[str, Any] = {
@@ -79,7 +78,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
     if real is not None:
         result["real"] = retrieval.measure(real, rounds=rounds, progress=_say)
     sizes = (10_000, 30_000, 100_000) if quick else (10_000, 100_000, MILLION, 10 * MILLION)
-    result["growth"] = retrieval.growth(sizes, rounds=2, progress=_say)
+    result["growth"] = retrieval.growth(sizes, rounds=min(rounds, 2), progress=_say)
     return {**result, "ratios": aims(result)}
 
 
@@ -89,10 +88,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--plot", type=Path, help="draw queries a second against N")
     parser.add_argument("--quick", action="store_true", help="small catalogues, for a look")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of a contest (default 5)")
     arguments = parser.parse_args()
     if arguments.plot:
         plots.require(arguments.plot)
-    result = measure(quick=arguments.quick)
+    result = measure(quick=arguments.quick, rounds=arguments.rounds)
     for name, row in result["ratios"].items():
         aim = "" if row["aim"] is None else f"(aim {row['aim']:g})"
         print(f"{name:60} {row['ratio']:8.2f} {aim}")
