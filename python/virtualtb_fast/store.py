@@ -135,7 +135,7 @@ class Counters:
     @property
     def ctr(self) -> float:
         """Purchases / (10 x pages): a store has no clicks but purchases."""
-        return self.r2p / 10
+        return self.buy_pages / (10 * self.pages) if self.pages else math.nan
 
     def __add__(self, other: Counters) -> Counters:
         if not isinstance(other, Counters):
