@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,21 +41,6 @@ def float32(what: str, values: Any, dimensions: int | None) -> NDArray[np.float3
         raise InvalidArgumentError(f"{what}: expected {expected}, got {got}")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, np.float32)
-
-
-def integer(what: str, value: SupportsIndex, low: int, high: int) -> int:
-    """The value as an int within bounds: floats and booleans are refused."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if isinstance(value, bool | np.bool_) or not low <= number <= high:
-        raise InvalidArgumentError(f"{what}: expected an integer, {low} to {high}, got {value!r}")
-    return number
-
-
-def threads(value: SupportsIndex | None) -> int | None:
-    return None if value is None else integer("num_threads", value, 1, 1024)
 
 
 def column_name(what: str, value: object) -> str:

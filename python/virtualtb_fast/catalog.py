@@ -19,9 +19,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from virtualtb_fast import _columns, _core
+from virtualtb_fast import _arguments, _columns, _core
 from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, StateError
-from virtualtb_fast.simulator import as_path
 
 __all__ = ["Catalog"]
 
@@ -132,13 +131,11 @@ class Catalog:
             KeyboardInterrupt: Ctrl-C; nothing is left under ``path``.
         """
         common: dict[str, Any] = {
-            "path": None if path is None else as_path(path),
+            "path": None if path is None else _arguments.as_path(path),
             "overwrite": bool(overwrite),
-            "num_threads": _columns.threads(num_threads),
-            "progress": progress,
+            "num_threads": _arguments.threads(num_threads),
+            "progress": _arguments.function("progress", progress),
         }
-        if progress is not None and not callable(progress):
-            raise InvalidArgumentError(f"progress: expected a function or None, got {progress!r}")
         if isinstance(attributes, str | os.PathLike) or hasattr(attributes, "__arrow_c_stream__"):
             is_file = isinstance(attributes, str | os.PathLike)
             chosen = {
@@ -147,7 +144,7 @@ class Catalog:
                 "numbers": _columns.table_numbers(price, numbers),
                 "categories": _columns.name_pairs("category", category),
             }
-            source = as_path(attributes) if is_file else attributes
+            source = _arguments.as_path(attributes) if is_file else attributes
             return cls(_core.Catalog.build_table(source, chosen, **common))
         if columns is not None:
             raise InvalidArgumentError(
@@ -177,7 +174,7 @@ class Catalog:
             FileFormatError: the file is no catalogue of this version, was cut short, or altered.
             OutputError: the operating system could not read it.
         """
-        return cls(_core.Catalog.open(as_path(path)))
+        return cls(_core.Catalog.open(_arguments.as_path(path)))
 
     def search(
         self,
@@ -231,11 +228,11 @@ class Catalog:
         chosen, ends = self._chosen(candidates, rows, None if single else len(queries))
         ids, _, scores = native.search(
             queries,
-            _columns.integer("k", k, 1, _core.MOST_K),
+            _arguments.integer("k", k, 1, _core.MOST_K),
             filters=self._filters(category, price, numbers),
             rows=chosen,
             ends=ends,
-            num_threads=_columns.threads(num_threads),
+            num_threads=_arguments.threads(num_threads),
         )
         shape = scores.shape[1:] if single else scores.shape
         return _columns.as_array(ids).reshape(shape), scores.reshape(shape)

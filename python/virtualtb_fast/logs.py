@@ -39,10 +39,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError
 from virtualtb_fast.schema import Schema
-from virtualtb_fast.simulator import as_path
 
 __all__ = ["COLUMNS", "OUTCOMES", "STORE_COLUMNS", "SessionLog", "read_log"]
 
@@ -196,7 +195,7 @@ class SessionLog:
         Raises:
             OutputError: ``path`` exists and ``overwrite`` is false, or the system refused.
         """
-        self._native.write(as_path(path), overwrite)
+        self._native.write(_arguments.as_path(path), overwrite)
 
     def to_arrow(self) -> Any:
         """The log as a `pyarrow.Table`, sharing memory with this one.
@@ -236,4 +235,4 @@ def read_log(path: str | os.PathLike[str]) -> SessionLog:
         FileFormatError: the file is no session log of this version, or is damaged.
         OutputError: the operating system could not read it.
     """
-    return SessionLog(_core.Log.read(as_path(path)))
+    return SessionLog(_core.Log.read(_arguments.as_path(path)))

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, SupportsIndex, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import InvalidArgumentError, PolicyError, StateError
 from virtualtb_fast.logs import SessionLog, read_log
 from virtualtb_fast.policies import Policy
-from virtualtb_fast.simulator import Simulator, as_path, load_simulator
+from virtualtb_fast.simulator import Simulator, load_simulator
 from virtualtb_fast.store import GroundTruthStore
 
 __all__ = ["PolicyFunction", "Rollout", "Summary", "rollout"]
@@ -372,23 +371,23 @@ def rollout(
         got = "neither" if sessions is None else "both"
         raise InvalidArgumentError(f"sessions, pages: expected one of the two, got {got}")
     native, name = _native_policy(policy, place.schema.action)
-    path = None if out is None else as_path(out)
-    if progress is not None and not callable(progress):
-        raise InvalidArgumentError(f"progress: expected a function or None, got {progress!r}")
+    path = None if out is None else _arguments.as_path(out)
     started = time.perf_counter()
     log, counts = _core.rollout(
         place._native,
         native,
         name=name,
-        seed=_integer("seed", seed, 0, 2**64 - 1),
-        sessions=None if sessions is None else _integer("sessions", sessions, 1, 2**40),
-        pages=None if pages is None else _integer("pages", pages, 1, 2**40),
-        num_threads=None if num_threads is None else _integer("num_threads", num_threads, 1, 1024),
-        batch_size=None if batch_size is None else _integer("batch_size", batch_size, 1, 2**40),
+        seed=_arguments.seed(seed),
+        sessions=None if sessions is None else _arguments.integer("sessions", sessions, 1, 2**40),
+        pages=None if pages is None else _arguments.integer("pages", pages, 1, 2**40),
+        num_threads=_arguments.threads(num_threads),
+        batch_size=None
+        if batch_size is None
+        else _arguments.integer("batch_size", batch_size, 1, 2**40),
         keep=bool(keep),
         out=path,
         overwrite=bool(overwrite),
-        progress=progress,
+        progress=_arguments.function("progress", progress),
     )
     seconds = time.perf_counter() - started
     summary = Summary(
@@ -434,14 +433,3 @@ def _called(
         raise PolicyError(f"the policy's actions: expected {expected}, got {got}")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(actions, np.float32)
-
-
-def _integer(what: str, value: SupportsIndex, low: int, high: int) -> int:
-    """The value as an int within bounds: floats and booleans are refused."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if isinstance(value, bool | np.bool_) or not low <= number <= high:
-        raise InvalidArgumentError(f"{what}: expected an integer, {low} to {high}, got {value!r}")
-    return number

@@ -7,12 +7,12 @@ import json
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import FileFormatError, InvalidArgumentError
 from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA, Config, Schema
 
@@ -22,8 +22,6 @@ DEFAULT = "virtualtb-v0-refit"
 """The name of the simulator that everything uses unless told otherwise."""
 
 _SUFFIX = ".safetensors"
-
-Kind = TypeVar("Kind")
 
 _alive: weakref.WeakValueDictionary[str, Simulator] = weakref.WeakValueDictionary()
 """Unpickled simulators by digest, so that a thousand environments sent to a worker share one."""
@@ -48,7 +46,7 @@ class Simulator:
 
     def __init__(self, native: _core.Simulator, origin: str = "simulator") -> None:
         """Wraps a native simulator; callers outside the package use the functions above."""
-        self._native = _require("native", native, _core.Simulator)
+        self._native = _arguments.instance("native", native, _core.Simulator)
         try:
             self._schema = Schema.from_json(native.schema)
             self._config = Config.from_json(native.config)
@@ -81,11 +79,11 @@ class Simulator:
             InvalidArgumentError: tensors missing, surplus, of another shape or dtype, or not
                 finite; a name or provenance of the wrong kind.
         """
-        if not _is_text(_require("name", name, str)):
+        if not _arguments.is_text(_arguments.instance("name", name, str)):
             raise InvalidArgumentError(f"name: expected a non-empty text of UTF-8, got {name!r}")
-        _require("schema", schema, Schema)
-        _require("config", config, Config)
-        mapping = _require("tensors", tensors, Mapping)  # type: ignore[type-abstract]
+        _arguments.instance("schema", schema, Schema)
+        _arguments.instance("config", config, Config)
+        mapping = _arguments.instance("tensors", tensors, Mapping)  # type: ignore[type-abstract]
         arrays = {key: _float32(key, value) for key, value in mapping.items()}
         try:
             text = json.dumps(dict(provenance or {}), allow_nan=False)
@@ -105,7 +103,7 @@ class Simulator:
             FileFormatError: the file is no simulator, was cut short, or was altered.
             OutputError: the operating system could not read it.
         """
-        text = as_path(path)
+        text = _arguments.as_path(path)
         return cls(_core.Simulator.load(text), text)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -114,7 +112,7 @@ class Simulator:
         Raises:
             OutputError: the operating system could not write it; ``path`` is as it was.
         """
-        self._native.save(as_path(path))
+        self._native.save(_arguments.as_path(path))
 
     def to_bytes(self) -> bytes:
         """The file's bytes; the same simulator always gives the same."""
@@ -228,7 +226,7 @@ def load_simulator(name_or_path: str | os.PathLike[str] | Simulator = DEFAULT) -
     """
     if isinstance(name_or_path, Simulator):
         return name_or_path
-    text = as_path(name_or_path)
+    text = _arguments.as_path(name_or_path)
     known = embedded_simulators()
     if text in known:
         return _embedded(text)
@@ -290,36 +288,8 @@ def _unpickle(digest: str, data: bytes) -> Simulator:
     return simulator
 
 
-def as_path(path: object) -> str:
-    """A path as text; raises `InvalidArgumentError` for what is none."""
-    try:
-        text = os.fspath(path)  # type: ignore[call-overload]
-    except TypeError:
-        text = None
-    if not isinstance(text, str) or not _is_text(text):
-        expected = "a non-empty text or os.PathLike of UTF-8"
-        raise InvalidArgumentError(f"path: expected {expected}, got {path!r}")
-    return text
-
-
-def _is_text(text: str) -> bool:
-    """Whether the native module and the operating system can hold it."""
-    try:
-        return text.encode().find(b"\0") < 0 < len(text)
-    except UnicodeEncodeError:
-        return False
-
-
-def _require(what: str, value: object, kind: type[Kind]) -> Kind:
-    """The value, if it is of this kind: annotations alone stop nobody."""
-    if not isinstance(value, kind):
-        got = type(value).__name__
-        raise InvalidArgumentError(f"{what}: expected a {kind.__name__}, got a {got}")
-    return value
-
-
 def _float32(name: object, value: object) -> NDArray[np.float32]:
-    if not isinstance(name, str) or not _is_text(name):
+    if not isinstance(name, str) or not _arguments.is_text(name):
         raise InvalidArgumentError(f"tensors: expected names that are text, got {name!r}")
     # Safetensors files hold rows in order, so other layouts are copied into it here.
     array = np.asarray(value, order="C")

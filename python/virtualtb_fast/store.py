@@ -12,7 +12,6 @@ import copy
 import functools
 import itertools
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.schema import Schema
 
@@ -54,8 +53,6 @@ LOGGED_SD = 0.03 / 5.1325
 """Standard deviation of each dimension of a logged action: a median norm of .030."""
 LOGGED_MU = 0.0354
 """The norm that 90 % of the logged actions do not exceed: the action norm constraint's ``mu``."""
-
-_SEEDS = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,27 +292,29 @@ when fewer than 10 candidates are left |
         customers: CustomerModel | ConstantCustomer | None = None,
         num_threads: int | None = None,
     ) -> None:
-        if _flag("calibrate", calibrate) == (tau is not None) or (tau is None) != (b0 is None):
+        if _arguments.flag("calibrate", calibrate) == (tau is not None) or (tau is None) != (
+            b0 is None
+        ):
             message = "expected both with calibrate=False and neither otherwise"
             raise InvalidArgumentError(f"tau and b0: {message}, got {tau!r} and {b0!r}")
-        strength = None if tau is None else (_real("tau", tau), _real("b0", b0))
+        strength = None if tau is None else (_arguments.real("tau", tau), _arguments.real("b0", b0))
         native = _core.Store(
-            _integer("seed", seed, _SEEDS),
-            items=_integer("items", items),
-            candidates=_integer("candidates", candidates),
-            categories=_text("categories", categories),
-            day=_integer("day", day, 1 << 32),
-            hour=hour if hour is None or isinstance(hour, str) else _real("hour", hour),
-            memory=_integer("memory", memory),
-            max_index=_integer("max_index", max_index, 1 << 32),
-            repeat=_flag("repeat", repeat),
-            continuing=_flag("continuing", continuing),
-            leave=_text("leave", leave),
-            new_request=_real("new_request", new_request),
-            observe_page=_flag("observe_page", observe_page),
-            observe_feedback=_flag("observe_feedback", observe_feedback),
+            _arguments.seed(seed),
+            items=_arguments.integer("items", items),
+            candidates=_arguments.integer("candidates", candidates),
+            categories=_arguments.text("categories", categories),
+            day=_arguments.integer("day", day, 0, 2**32 - 1),
+            hour=hour if hour is None or isinstance(hour, str) else _arguments.real("hour", hour),
+            memory=_arguments.integer("memory", memory),
+            max_index=_arguments.integer("max_index", max_index, 0, 2**32 - 1),
+            repeat=_arguments.flag("repeat", repeat),
+            continuing=_arguments.flag("continuing", continuing),
+            leave=_arguments.text("leave", leave),
+            new_request=_arguments.real("new_request", new_request),
+            observe_page=_arguments.flag("observe_page", observe_page),
+            observe_feedback=_arguments.flag("observe_feedback", observe_feedback),
             strength=strength,
-            num_threads=None if num_threads is None else _integer("num_threads", num_threads),
+            num_threads=_arguments.threads(num_threads),
         )
         calibration = native.reveal().get("calibration")
         self._set(native, customers, calibration, num_threads)
@@ -333,7 +332,7 @@ when fewer than 10 candidates are left |
         self._calibration, self._num_threads = calibration, num_threads
         if isinstance(customers, ConstantCustomer):
             native = native.with_constant(
-                _real("buy", customers.buy), _real("turn", customers.turn)
+                _arguments.real("buy", customers.buy), _arguments.real("turn", customers.turn)
             )
         elif customers is not None:
             native = native.with_function(customers, _name(customers))
@@ -387,8 +386,8 @@ when fewer than 10 candidates are left |
 
     def items(self, first: int = 0, count: int | None = None) -> Items:
         """Items of the catalogue, from row ``first`` on (all, without a ``count``)."""
-        first = _integer("first", first)
-        many = self._size - first if count is None else _integer("count", count)
+        first = _arguments.integer("first", first)
+        many = self._size - first if count is None else _arguments.integer("count", count)
         attributes, category, cents = self._native.items(first, max(many, 0))
         return Items(attributes, category, cents / 100)
 
@@ -401,7 +400,7 @@ when fewer than 10 candidates are left |
 
     def candidates(self, query: int) -> NDArray[np.int64]:
         """Rows of the items that a query (field 9) selects, ascending."""
-        return self._native.candidates(_integer("query", query))
+        return self._native.candidates(_arguments.integer("query", query))
 
     def pages(self, actions: NDArray[np.float32], queries: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The pages that actions show: the ten candidates of the highest ``(w_base + a) x``.
@@ -488,31 +487,3 @@ def _name(function: Any) -> str:
         raise InvalidArgumentError(f"customers: expected {expected}, got {function!r}")
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     return f"function:{module}.{name or type(function).__qualname__}"
-
-
-def _integer(what: str, value: object, end: int = 1 << 62) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
-    if not 0 <= number < end:
-        raise InvalidArgumentError(f"{what}: expected an integer from 0 on, got {value!r}")
-    return number
-
-
-def _real(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise InvalidArgumentError(f"{what}: expected a number, got {value!r}")
-    return float(value)
-
-
-def _flag(what: str, value: object) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise InvalidArgumentError(f"{what}: expected True or False, got {value!r}")
-    return bool(value)
-
-
-def _text(what: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidArgumentError(f"{what}: expected a text, got {value!r}")
-    return value

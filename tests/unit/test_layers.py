@@ -81,6 +81,15 @@ def test_only_the_wrappers_use_the_native_module() -> None:
     assert "envs" in native_users()
 
 
+def checkers_of_integers() -> set[str]:
+    """Modules that tell integers from what is none, as an argument's check begins."""
+    return {path.name for path in PYTHON if "operator.index(" in path.read_text()}
+
+
+def test_arguments_are_checked_in_one_place() -> None:
+    assert checkers_of_integers() == {"_arguments.py"}
+
+
 def test_no_star_imports() -> None:
     for path in PYTHON:
         for node in ast.walk(ast.parse(path.read_text())):

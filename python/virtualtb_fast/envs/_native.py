@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import (
     FileFormatError,
     InvalidActionError,
@@ -27,7 +26,6 @@ RewardName: TypeAlias = Literal["clicks", "deals", "buy"]
 AutoresetName: TypeAlias = Literal["NextStep", "SameStep", "Disabled"]
 
 RENDER_MODES = ("ansi", "human")
-_SEEDS = 1 << 64
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -46,18 +44,14 @@ class Rules:
 
     def batch(self, simulator: Simulator) -> _core.SessionBatch:
         """A new batch, not yet reset; raises `InvalidArgumentError` for what makes no sense."""
-        check_size("num_envs", self.num_envs)
-        if self.num_threads is not None:
-            check_size("num_threads", self.num_threads)
-        check_text("reward", self.reward)
         return _core.SessionBatch(
             simulator._native,
-            self.num_envs,
-            num_threads=self.num_threads,
+            _arguments.integer("num_envs", self.num_envs, 1),
+            num_threads=_arguments.threads(self.num_threads),
             quirks=self.quirks,
             clip=self.clip,
             autoreset=self.autoreset,
-            reward=self.reward,
+            reward=_arguments.text("reward", self.reward),
             anc=None if self.anc is None else pair(self.anc),
         )
 
@@ -137,10 +131,10 @@ class NativeEnv:
         if seeds is None:
             return np.zeros(count, np.uint64), np.zeros(count, np.bool_)
         if not isinstance(seeds, Sequence | np.ndarray):
-            seed = as_seed(seeds)
+            seed = _arguments.seed(seeds)
             self._note_seed(seed)
             return _streams(seed, count), np.ones(count, np.bool_)
-        listed = [None if seed is None else as_seed(seed) for seed in seeds]
+        listed = [None if seed is None else _arguments.seed(seed) for seed in seeds]
         if len(listed) != count:
             message = f"expected {count}, one an environment, got {len(listed)}"
             raise InvalidArgumentError(f"seed: {message}")
@@ -255,18 +249,6 @@ def _bytes(state: object) -> bytes:
     return state
 
 
-def check_size(what: str, value: object) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool)
-    # The native module has bounds of its own; here it is only what it could not read at all.
-    if not good or abs(value) >= 1 << 62:  # type: ignore[arg-type]
-        raise InvalidArgumentError(f"{what}: expected a positive number, got {value!r}")
-
-
-def check_text(what: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise InvalidArgumentError(f"{what}: expected a text, got {value!r}")
-
-
 def pair(anc: Any) -> tuple[float, float]:
     try:
         rho, mu = anc
@@ -291,17 +273,6 @@ def as_float32(action: Any) -> NDArray[np.float32]:
     # A number too large for float32 becomes infinite, which the native module refuses by name.
     with np.errstate(over="ignore"):
         return array.astype(np.float32, order="C")
-
-
-def as_seed(seed: object) -> int:
-    """A seed of a stream; raises `InvalidArgumentError` for anything else."""
-    try:
-        value = -1 if isinstance(seed, bool) else operator.index(seed)  # type: ignore[arg-type]
-    except TypeError:
-        value = -1
-    if not 0 <= value < _SEEDS:
-        raise InvalidArgumentError(f"seed: expected an integer from 0 to 2**64 - 1, got {seed!r}")
-    return value
 
 
 def _streams(seed: int, count: int) -> NDArray[np.uint64]:

@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from virtualtb_fast.envs._native import RENDER_MODES, Closed, NativeEnv, as_seed
+from virtualtb_fast import _arguments
+from virtualtb_fast.envs._native import RENDER_MODES, Closed, NativeEnv
 
 
 class SingleEnv(NativeEnv, gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
@@ -40,7 +41,7 @@ class SingleEnv(NativeEnv, gymnasium.Env[NDArray[Any], NDArray[np.float32]]):
             InvalidArgumentError: a seed that is none.
             StateError: the environment was closed.
         """
-        given = None if seed is None else as_seed(seed)
+        given = None if seed is None else _arguments.seed(seed)
         observation: NDArray[Any] = self._reset(given, None)[0]
         self._page = None
         if self.render_mode == "human":

@@ -10,8 +10,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from virtualtb_fast import _core
-from virtualtb_fast.envs._native import AutoresetName, NativeEnv, check_size, check_text, pair
+from virtualtb_fast import _arguments, _core
+from virtualtb_fast.envs._native import AutoresetName, NativeEnv, pair
 from virtualtb_fast.envs._single import SingleEnv
 from virtualtb_fast.envs._vector import VectorBase, as_mode
 from virtualtb_fast.envs.render import store_frame
@@ -35,16 +35,12 @@ class StoreRules:
 
     def batch(self, store: GroundTruthStore) -> _core.StoreBatch:
         """A new batch, not yet reset; raises `InvalidArgumentError` for what makes no sense."""
-        check_size("num_envs", self.num_envs)
-        if self.num_threads is not None:
-            check_size("num_threads", self.num_threads)
-        check_text("reward", self.reward)
         return _core.StoreBatch(
             store._native,
-            self.num_envs,
-            num_threads=self.num_threads,
+            _arguments.integer("num_envs", self.num_envs, 1),
+            num_threads=_arguments.threads(self.num_threads),
             autoreset=self.autoreset,
-            reward=self.reward,
+            reward=_arguments.text("reward", self.reward),
             anc=None if self.anc is None else pair(self.anc),
         )
 

@@ -22,10 +22,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.schema import Schema
-from virtualtb_fast.simulator import as_path
 
 __all__ = ["Activation", "Policy"]
 
@@ -65,8 +64,7 @@ class Policy:
             FileFormatError: the file is no policy, was cut short, or was altered.
             OutputError: the file cannot be read.
         """
-        if not isinstance(text, str):
-            raise InvalidArgumentError(f"policy: expected a text, got {type(text).__name__}")
+        _arguments.text("policy", text)
         if text.startswith("constant:"):
             return cls.constant(_numbers(text.removeprefix("constant:")))
         if text.endswith(".safetensors"):
@@ -101,7 +99,7 @@ class Policy:
             FileFormatError: the file is no policy, was cut short, or was altered.
             OutputError: the operating system could not read it.
         """
-        return cls._of_network(_core.Policy.load(as_path(path)))
+        return cls._of_network(_core.Policy.load(_arguments.as_path(path)))
 
     @classmethod
     def from_tensors(
@@ -179,7 +177,7 @@ class Policy:
             InvalidArgumentError: the policy is not a network.
             OutputError: the operating system could not write it; ``path`` is as it was.
         """
-        self._native.save(as_path(path))
+        self._native.save(_arguments.as_path(path))
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """A network's tensors, as fresh arrays; of other policies, none."""

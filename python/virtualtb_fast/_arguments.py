@@ -1,0 +1,115 @@
+"""Checks of single arguments, each of which names the argument, what was expected and what came.
+
+Annotations alone stop nobody, and the native module is to get nothing that it could not read.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from virtualtb_fast.errors import InvalidArgumentError
+
+LARGEST = 2**62 - 1
+"""The largest integer where only the native module knows the true bound, and names it."""
+LARGEST_SEED = 2**64 - 1
+
+Kind = TypeVar("Kind")
+Text = TypeVar("Text", bound=str)
+
+
+def integer(what: str, value: object, low: int = 0, high: int = LARGEST) -> int:
+    """The value as an int within bounds: floats and booleans are refused."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool | np.bool_) or not low <= number <= high:
+        expected = f"an integer, {low} to {_bound(high)}"
+        raise InvalidArgumentError(f"{what}: expected {expected}, got {value!r}")
+    return number
+
+
+def _bound(number: int) -> str:
+    """A bound as people write it: 2**64 - 1 rather than twenty digits."""
+    if number < 1 << 32:
+        return str(number)
+    for base, rest in ((number, ""), (number + 1, " - 1")):
+        if base.bit_count() == 1:
+            return f"2**{base.bit_length() - 1}{rest}"
+    return str(number)
+
+
+def seed(value: object) -> int:
+    """A seed of a stream or of a world."""
+    return integer("seed", value, 0, LARGEST_SEED)
+
+
+def threads(value: object) -> int | None:
+    """How many threads; None for one a core."""
+    return None if value is None else integer("num_threads", value, 1, 1024)
+
+
+def real(what: str, value: object) -> float:
+    """The value as a float: booleans and texts are refused."""
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, int | float | np.integer | np.floating
+    ):
+        raise InvalidArgumentError(f"{what}: expected a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InvalidArgumentError(f"{what}: expected a number, got {value!r}") from error
+
+
+def flag(what: str, value: object) -> bool:
+    """The value as a bool: numbers are refused."""
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidArgumentError(f"{what}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def text(what: str, value: Text) -> Text:
+    """The value, if it is a text."""
+    if not isinstance(cast(object, value), str):
+        raise InvalidArgumentError(f"{what}: expected a text, got {value!r}")
+    return value
+
+
+def instance(what: str, value: object, kind: type[Kind]) -> Kind:
+    """The value, if it is of this kind."""
+    if not isinstance(value, kind):
+        got = type(value).__name__
+        raise InvalidArgumentError(f"{what}: expected a {kind.__name__}, got a {got}")
+    return value
+
+
+def function(what: str, value: Callable[..., Any] | None) -> Any:
+    """The value, if it can be called or is None."""
+    if value is not None and not callable(value):
+        raise InvalidArgumentError(f"{what}: expected a function or None, got {value!r}")
+    return value
+
+
+def as_path(path: object) -> str:
+    """A path as text."""
+    try:
+        name = os.fspath(path)  # type: ignore[call-overload]
+    except TypeError:
+        name = None
+    if not isinstance(name, str) or not is_text(name):
+        expected = "a non-empty text or os.PathLike of UTF-8"
+        raise InvalidArgumentError(f"path: expected {expected}, got {path!r}")
+    return name
+
+
+def is_text(name: str) -> bool:
+    """Whether it is not empty, and the native module and the operating system can hold it."""
+    try:
+        return name.encode().find(b"\0") < 0 < len(name)
+    except UnicodeEncodeError:
+        return False
