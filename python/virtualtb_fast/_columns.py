@@ -1,4 +1,4 @@
-"""What people give catalogues, in the exact form that the native module takes."""
+"""What people make catalogues of, in the exact form that the native module takes."""
 
 from __future__ import annotations
 
@@ -208,79 +208,25 @@ def object_array(name: str, column: Any) -> NDArray[Any]:
     return as_array(values)
 
 
-def id_array(what: str, ids: Any, texts: bool) -> NDArray[Any]:
-    """Ids as uint64 in C order, or as objects that are texts."""
-    if texts:
-        array = ids if isinstance(ids, np.ndarray) else np.asarray(ids, dtype=object)
-        array = array.astype(object) if array.dtype != object else array
-        for text in array.ravel().tolist():
-            if not isinstance(text, str):
-                raise InvalidArgumentError(f"{what}: expected texts, got {text!r}")
-        return array
-    array = whole_ids(what, ids)
-    if array.size == 0:
-        return np.zeros(array.shape, np.uint64)
-    if array.dtype.kind not in "iu":
-        got = "texts" if array.dtype.kind == "O" else array.dtype
-        raise InvalidArgumentError(f"{what}: expected whole numbers, got {got}")
-    if array.dtype.kind == "i" and array.min() < 0:
-        raise InvalidArgumentError(f"{what}: expected ids from 0 up, got {array.min()}")
-    return np.ascontiguousarray(array, np.uint64)
+def of_table(columns: Any, ids: Any, price: Any, category: Any, numbers: Any) -> dict[str, Any]:
+    """Which columns of a table hold what."""
+    return {
+        "attributes": [] if columns is None else column_names("columns", columns),
+        "ids": None if ids is None else column_name("ids", ids),
+        "numbers": table_numbers(price, numbers),
+        "categories": name_pairs("category", category),
+    }
 
 
-def row_array(what: str, rows: Any, items: int) -> NDArray[np.uint32]:
-    array = np.asarray(rows)
-    if array.size == 0:
-        return array.astype(np.uint32)
-    if array.dtype.kind not in "iu":
-        raise InvalidArgumentError(f"{what}: expected whole numbers, got {array.dtype}")
-    if array.min() < 0 or array.max() >= items:
-        got = array.min() if array.min() < 0 else array.max()
-        raise InvalidArgumentError(f"{what}: expected rows from 0 to {items - 1}, got {got}")
-    return np.ascontiguousarray(array, np.uint32)
-
-
-def nested(given: Any) -> bool:
-    """Whether there is a list for each customer."""
-    if isinstance(given, np.ndarray) and given.dtype != object:
-        return given.ndim == 2
-    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
-        return False
-    return len(given) > 0 and not isinstance(given[0], str) and np.ndim(given[0]) > 0
-
-
-def not_padding(given: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a matrix has more than what stands for none in the results of searches."""
-    none: Any = "" if given.dtype.kind in "OUT" else -1
-    if given.dtype == np.uint64:
-        none = np.uint64(2**64 - 1)
-    there: NDArray[np.bool_] = given != none
-    return there
-
-
-def wanted_categories(name: str, wanted: Any) -> list[str | int]:
-    if isinstance(wanted, str | int | np.integer):
-        wanted = [wanted]
-    elif not isinstance(wanted, Iterable):
-        got = type(wanted).__name__
-        raise InvalidArgumentError(f"{name}: expected a category or several, got a {got}")
-    values: list[str | int] = []
-    for value in wanted:
-        if isinstance(value, str):
-            values += [text for text in as_texts(name, [value], none=False) if text is not None]
-        elif isinstance(value, int | np.integer | np.bool_) and -(2**63) <= int(value) < 2**63:
-            values.append(int(value))
-        else:
-            expected = "texts or 64-bit whole numbers"
-            raise InvalidArgumentError(f"{name}: expected {expected}, got {value!r}")
-    return values
-
-
-def bounds(name: str, bounds: Any) -> tuple[float | None, float | None]:
-    try:
-        low, high = bounds
-        pair = tuple(None if bound is None else float(bound) for bound in (low, high))
-    except (TypeError, ValueError):
-        expected = "(low, high), numbers or None"
-        raise InvalidArgumentError(f"{name}: expected {expected}, got {bounds!r}") from None
-    return pair[0], pair[1]
+def of_arrays(items: int, ids: Any, price: Any, category: Any, numbers: Any) -> dict[str, Any]:
+    """The columns of so many items beside their attributes."""
+    return {
+        "ids": None if ids is None else id_column(ids, items),
+        "numbers": [
+            (name, float32(name, column, 1)) for name, column in columns_of_numbers(price, numbers)
+        ],
+        "categories": [
+            (name, *category_column(name, column))
+            for name, column in columns_of_categories(category)
+        ],
+    }

@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from virtualtb_fast import _arguments, _columns, _core
+from virtualtb_fast import _arguments, _choices, _columns, _core
 from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, StateError
 
 __all__ = ["Catalog"]
@@ -138,12 +138,7 @@ class Catalog:
         }
         if isinstance(attributes, str | os.PathLike) or hasattr(attributes, "__arrow_c_stream__"):
             is_file = isinstance(attributes, str | os.PathLike)
-            chosen = {
-                "attributes": [] if columns is None else _columns.column_names("columns", columns),
-                "ids": None if ids is None else _columns.column_name("ids", ids),
-                "numbers": _columns.table_numbers(price, numbers),
-                "categories": _columns.name_pairs("category", category),
-            }
+            chosen = _columns.of_table(columns, ids, price, category, numbers)
             source = _arguments.as_path(attributes) if is_file else attributes
             return cls(_core.Catalog.build_table(source, chosen, **common))
         if columns is not None:
@@ -151,20 +146,8 @@ class Catalog:
                 f"columns: expected a table if columns are named, got {type(attributes).__name__}"
             )
         values = _columns.float32("attributes", attributes, 2)
-        native = _core.Catalog.build_arrays(
-            values,
-            ids=None if ids is None else _columns.id_column(ids, len(values)),
-            numbers=[
-                (name, _columns.float32(name, column, 1))
-                for name, column in _columns.columns_of_numbers(price, numbers)
-            ],
-            categories=[
-                (name, *_columns.category_column(name, column))
-                for name, column in _columns.columns_of_categories(category)
-            ],
-            **common,
-        )
-        return cls(native)
+        others = _columns.of_arrays(len(values), ids, price, category, numbers)
+        return cls(_core.Catalog.build_arrays(values, **others, **common))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Catalog:
@@ -253,7 +236,7 @@ class Catalog:
         Raises:
             InvalidArgumentError: an id that is unknown, or of the wrong kind.
         """
-        array = _columns.id_array("ids", ids, self._texts())
+        array = _choices.id_array("ids", ids, self._texts())
         return self._find("ids", array.ravel()).astype(np.int64).reshape(array.shape)
 
     def ids(self, rows: ArrayLike | None = None) -> NDArray[Any]:
@@ -375,13 +358,13 @@ class Catalog:
     def _rows(self, rows: ArrayLike | None) -> NDArray[np.uint32]:
         if rows is None:
             return np.arange(len(self), dtype=np.uint32)
-        return _columns.row_array("rows", rows, len(self))
+        return _choices.row_array("rows", rows, len(self))
 
     def _wanted(self, ids: Any, rows: ArrayLike | None) -> NDArray[np.uint32]:
         if ids is not None and rows is not None:
             raise InvalidArgumentError("ids, rows: expected one of the two, got both")
         if ids is not None:
-            return self._find("ids", _columns.id_array("ids", ids, self._texts()).ravel())
+            return self._find("ids", _choices.id_array("ids", ids, self._texts()).ravel())
         return self._rows(rows).ravel()
 
     def _chosen(
@@ -394,49 +377,21 @@ class Catalog:
             raise InvalidArgumentError("candidates, rows: expected one of the two, got both")
         what, given = ("rows", rows) if candidates is None else ("candidates", candidates)
         texts = candidates is not None and self._texts()
-        if not _columns.nested(given):
-            joined = self._own_list(what, given, texts)
-            return (joined if what == "rows" else self._find(what, joined)), None
-        if queries is None:
-            raise InvalidArgumentError(f"{what}: expected one list for one customer, got more")
-        if len(given) != queries:
-            raise InvalidArgumentError(f"{what}: expected {queries} lists, got {len(given)}")
-        if isinstance(given, np.ndarray) and given.ndim == 2:
-            there = _columns.not_padding(given)
-            lengths, joined = there.sum(axis=1), self._own_list(what, given[there], texts)
-        else:
-            lists = [self._own_list(what, one, texts) for one in given]
-            lengths, joined = np.array([len(one) for one in lists]), np.concatenate(lists)
-        found = joined if what == "rows" else self._find(what, joined)
-        return found, np.cumsum(lengths).tolist()
 
-    def _own_list(self, what: str, given: Any, texts: bool) -> NDArray[Any]:
-        if what == "rows":
-            return _columns.row_array(what, given, len(self)).ravel()
-        return _columns.id_array(what, given, texts).ravel()
+        def flat(one: Any) -> NDArray[Any]:
+            if what == "rows":
+                return _choices.row_array(what, one, len(self)).ravel()
+            return _choices.id_array(what, one, texts).ravel()
+
+        joined, ends = _choices.joined(what, given, queries, flat)
+        return (joined if what == "rows" else self._find(what, joined)), ends
 
     def _filters(
         self, category: Any, price: Range | None, numbers: Mapping[str, Range] | None
     ) -> list[tuple[Any, ...]]:
-        filters: list[tuple[Any, ...]] = []
-        if category is not None:
-            if isinstance(category, Mapping):
-                pairs = [
-                    (_columns.column_name("category", name), wanted)
-                    for name, wanted in category.items()
-                ]
-            else:
-                pairs = [(self._category_name(), category)]
-            filters += [(name, _columns.wanted_categories(name, wanted)) for name, wanted in pairs]
-        ranges: dict[str, Any] = {} if price is None else {_columns.PRICE: price}
-        if numbers is not None:
-            if not isinstance(cast(object, numbers), Mapping):
-                got = type(numbers).__name__
-                raise InvalidArgumentError(f"numbers: expected a mapping of ranges, got {got}")
-            ranges.update(
-                {_columns.column_name("numbers", name): bounds for name, bounds in numbers.items()}
-            )
-        return filters + [(name, *_columns.bounds(name, bounds)) for name, bounds in ranges.items()]
+        if category is not None and not isinstance(category, Mapping):
+            category = {self._category_name(): category}
+        return _choices.filters(category, price, numbers)
 
     def _category_name(self) -> str:
         columns = self._open().info()["columns"]
