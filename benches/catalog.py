@@ -1,6 +1,6 @@
 """Exact catalogue search against faiss, usearch and numpy: every figure the project promises.
 
-``python -m benches.catalog [--json FILE] [--plot FILE] [--quick] [--rounds N]``
+``python -m benches.catalog [--json FILE] [--plot FILE] [--quick] [--rounds N] [--only-opening]``
 
 One thread throughout, but where two are compared with one. The real catalogue is looked for in
 the folder ``item_catalogues`` under the directory in ``VIRTUALTB_DATA``, and left out without it.
@@ -70,6 +70,7 @@ def measure(*, quick: bool, rounds: int) -> dict[str, Any]:
         "ours": retrieval.ours_alone(uniform, rounds=rounds),
         "candidates": retrieval.candidates(),
         "builds": retrieval.builds(300_000 if quick else 10 * MILLION),
+        "opening": opening(quick=quick),
     }
     normal = generator.standard_normal((size, 27), np.float32)
     result["normal"] = retrieval.measure(normal, rounds=rounds, approximate=False, progress=_say)
@@ -82,6 +83,20 @@ def measure(*, quick: bool, rounds: int) -> dict[str, Any]:
     return {**result, "ratios": aims(result)}
 
 
+def opening(*, quick: bool) -> list[dict[str, float]]:
+    """How long fresh processes take to open catalogues of two sizes, and to answer then."""
+    sizes = (30_000, 100_000) if quick else (MILLION, 10 * MILLION)
+    return [retrieval.opening(size) for size in sizes]
+
+
+def only_opening(path: Path, *, quick: bool) -> dict[str, Any]:
+    """An earlier result of this machine with its opening measured anew."""
+    result = json.loads(path.read_text())
+    if result["machine"] != machine():
+        raise SystemExit(f"{path}: expected a result of {machine()}, got {result['machine']}")
+    return {**result, "opening": opening(quick=quick)}
+
+
 def main() -> None:
     """Runs the bench."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -89,16 +104,29 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw queries a second against N")
     parser.add_argument("--quick", action="store_true", help="small catalogues, for a look")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of a contest (default 5)")
+    parser.add_argument(
+        "--only-opening",
+        action="store_true",
+        help="measure how long opening takes, and put it into the result that --json names",
+    )
     arguments = parser.parse_args()
+    if arguments.only_opening and not (arguments.json and arguments.json.exists()):
+        parser.error("--only-opening: expected --json with an earlier result")
     if arguments.plot:
         plots.require(arguments.plot)
-    result = measure(quick=arguments.quick, rounds=arguments.rounds)
+    if arguments.only_opening:
+        result = only_opening(arguments.json, quick=arguments.quick)
+    else:
+        result = measure(quick=arguments.quick, rounds=arguments.rounds)
     for name, row in result["ratios"].items():
         aim = "" if row["aim"] is None else f"(aim {row['aim']:g})"
         print(f"{name:60} {row['ratio']:8.2f} {aim}")
     for kind, row in result["builds"].items():
         rate = f"{row['items_per_second']:,.0f} items a second, peak {row['peak_mb']:,.0f} MB"
         print(f"build of {row['items']:,} items, {kind}: {rate}")
+    for row in result["opening"]:
+        waits = f"{row['open_ms']:.2f} ms, the first answer {row['first_answer_ms']:.2f} ms"
+        print(f"opening {row['items']:,} items: {waits}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     if arguments.plot:

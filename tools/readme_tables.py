@@ -81,6 +81,12 @@ def retrieval(result: dict[str, Any]) -> str:
         ratios[f"200 {kind} candidates of 5,000 / batched numpy"] for kind in ("shared", "own")
     )
     versions = result["versions"]
+    opened = "".join(
+        f" A fresh process opens a file of {row['items']:,} items ({row['catalogue_mb']:,.0f} MB, "
+        f"in the page cache) in {row['open_ms']:.1f} ms and has its first answer "
+        f"{row['first_answer_ms']:.1f} ms later."
+        for row in result.get("opening", [])
+    )
     return "\n".join(
         [
             *table,
@@ -90,7 +96,7 @@ def retrieval(result: dict[str, Any]) -> str:
             "answers compared first. Two threads answer a batch "
             f"{ratios['two threads / one']:.2f}x as fast as one. With 200 candidates of 5,000 "
             f"items a query is {shared:.1f}x (one list for all) and {own:.1f}x (a list each) as "
-            "fast as batched numpy.",
+            f"fast as batched numpy.{opened}",
         ]
     )
 
