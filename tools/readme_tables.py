@@ -82,8 +82,9 @@ def retrieval(result: dict[str, Any]) -> str:
     )
     versions = result["versions"]
     opened = "".join(
-        f" A fresh process opens a file of {row['items']:,} items ({row['catalogue_mb']:,.0f} MB) in "
-        f"{row['open_ms']:.1f} ms and has its first answer {row['first_answer_ms']:.1f} ms later."
+        f" A fresh process opens a file of {row['items']:,} items ({row['catalogue_mb']:,.0f} MB) "
+        f"in {row['open_ms']:.1f} ms and has its first answer "
+        f"{row['first_answer_ms']:.1f} ms later."
         for row in result.get("opening", [])
     )
     if opened:

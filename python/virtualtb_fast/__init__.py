@@ -1,9 +1,10 @@
 """A fast, reproducible simulator of an online shop's customers (Virtual-Taobao).
 
 ``load_simulator`` and ``import_published`` give a `Simulator`; ``rollout`` plays sessions with it;
-``Catalog`` holds millions of items and finds the best ones exactly;
-importing this package registers the Gymnasium environments ``VirtualTB-v0`` (as published) and
-``VirtualTB-v1`` (clean semantics).
+``Catalog`` holds millions of items and finds the best ones exactly; ``GroundTruthStore`` is a shop
+whose customers' true behaviour is known. Importing this package registers the Gymnasium
+environments ``VirtualTB-v0`` (as published), ``VirtualTB-v1`` (clean semantics) and
+``GroundTruthStore-v0``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures ours against other libraries that are installed, in one run.
+"""Measure ours against other libraries that are installed, in one run.
 
 virtualtb-fast bench catalog --items 1e6
 virtualtb-fast bench catalog --array items.npy --plot speed.png
@@ -39,13 +39,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     items.add_argument("--array", metavar="FILE", help="the items (N, D) of a .npy file instead")
     parser.add_argument(
-        "--dimensions", type=common.whole(1, 512), default=27, metavar="D", help="default: 27"
+        "--dimensions",
+        type=common.whole(1, 512),
+        default=27,
+        metavar="D",
+        help="attributes of a uniform item (default: 27)",
     )
     parser.add_argument(
-        "-k", type=common.whole(1, 1_000), default=10, metavar="K", help="items (default: 10)"
+        "-k",
+        type=common.whole(1, 1_000),
+        default=10,
+        metavar="K",
+        help="items to find (default: 10)",
     )
     parser.add_argument(
-        "--rounds", type=common.whole(1, 1_000), default=5, metavar="R", help="default: 5"
+        "--rounds",
+        type=common.whole(1, 1_000),
+        default=5,
+        metavar="R",
+        help="rounds of which figures are medians (default: 5)",
     )
     parser.add_argument(
         "--exact-only", action="store_true", help="leave out IVF and HNSW, which build slowly"
@@ -151,13 +163,15 @@ def _measure(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     threads = "one thread" if result["threads"] == 1 else f"{result['threads']} threads"
     title = f"{result['items']:,} items x {result['dimensions']}, k = {result['k']}, {threads}"
-    table = Table(title=title)
-    table.add_column("contender")
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    # Long names go on in a second line; none is cut.
+    table.add_column("contender", min_width=16, overflow="fold")
     for name in ("batch q/s", "ours", "single q/s", "ours", "recall", "build s", "MB"):
         table.add_column(name, justify="right")
     for name, row in result["contenders"].items():

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
+from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register as _register
 from gymnasium.envs.registration import registry
 
-__all__ = ["register"]
+if TYPE_CHECKING:
+    from virtualtb_fast.envs.store import GroundTruthStoreEnv, GroundTruthStoreVector
+    from virtualtb_fast.envs.vector import VirtualTBV0Vector, VirtualTBV1Vector
+    from virtualtb_fast.envs.virtualtb import VirtualTBV0, VirtualTBV1
+
+__all__ = [
+    "GroundTruthStoreEnv",
+    "GroundTruthStoreVector",
+    "VirtualTBV0",
+    "VirtualTBV0Vector",
+    "VirtualTBV1",
+    "VirtualTBV1Vector",
+    "register",
+]
 
 _MODULES = "virtualtb_fast.envs"
 
@@ -16,6 +31,19 @@ _ENTRY_POINTS = {
     "VirtualTB-v0": ("virtualtb:VirtualTBV0", "vector:VirtualTBV0Vector"),
     "VirtualTB-v1": ("virtualtb:VirtualTBV1", "vector:VirtualTBV1Vector"),
 }
+
+_HOMES = {
+    name: module
+    for both in _ENTRY_POINTS.values()
+    for module, name in (one.split(":") for one in both)
+}
+"""The module of each class: it is imported when the class is first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{_MODULES}.{_HOMES[name]}"), name)
 
 
 def register() -> None:
