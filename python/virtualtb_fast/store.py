@@ -169,7 +169,7 @@ when fewer than 10 candidates are left |
 
     Raises:
         InvalidArgumentError: arguments that make no store.
-        DegenerateWorldError: a seed whose world is no fair test, about one in eight.
+        DegenerateWorldError: a seed whose world is no fair test, about one in seven.
     """
 
     def __init__(
