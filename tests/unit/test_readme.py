@@ -1,5 +1,6 @@
 """README's snippets run, and its tables are those of the committed results."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -32,6 +33,25 @@ def test_tables_are_up_to_date() -> None:
     tool = ROOT / "tools" / "readme_tables.py"
     checked = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
+
+
+def resolve(name: str) -> object:
+    """What a dotted name stands for."""
+    first, *rest = name.split(".")
+    value: object = importlib.import_module(first)
+    for part in rest:
+        value = getattr(value, part)
+    return value
+
+
+def test_every_dotted_name_in_readme_exists() -> None:
+    names = set(re.findall(r"\bvirtualtb_fast(?:\.\w+)+", (ROOT / "README.md").read_text()))
+    assert names
+    for name in names:
+        assert resolve(name) is not None
+    # Void guard: a name that README once had, and there was no such thing.
+    with pytest.raises(AttributeError):
+        resolve("virtualtb_fast.envs.VirtualTBv1")
 
 
 def test_every_make_target_named_in_readme_exists() -> None:
