@@ -201,9 +201,10 @@ impl Catalog {
             let row = known.find(id, table).filter(|row| u64::from(*row) < self.rows());
             row.ok_or_else(|| {
                 let mut got = format!("{id} at place {index}, which is unknown");
-                // Tables of ids are not under a checksum that is compared before they are used.
+                // Neither ids nor their table are compared with a checksum before they are used.
                 if !table.is_empty() && self.path().is_some() {
-                    got += " (was it known before? verify() tells whether the file was altered)";
+                    got += " (if it was known before, the file's ids or their table were altered: \
+                            verify() tells)";
                 }
                 Error::argument(what, "ids of the catalogue", got)
             })
@@ -247,17 +248,24 @@ impl Catalog {
     }
 
     /// A category of a column by its code.
+    ///
+    /// It lies in the file: whoever copied the last of some asks [`Catalog::check`] again.
     pub fn category(&self, column: u32, code: u32) -> Result<Value<'_>> {
         self.check_once(Kind::Values, column)?;
         let at = code as usize;
         if let ColumnKind::Integers { .. } = self.header.columns[column as usize].kind {
-            return Ok(Value::Integer(self.values::<i64>(Kind::Values, column)[at]));
+            let value = self.values::<i64>(Kind::Values, column)[at];
+            // Not the whole `check`: searches of sorted categories ask for many.
+            self.mapped.check_kept()?;
+            return Ok(Value::Integer(value));
         }
         self.check_once(Kind::ValueTexts, column)?;
         let offsets = self.values::<u64>(Kind::Values, column);
         let texts = self.values::<u8>(Kind::ValueTexts, column);
+        let ends = offsets[at] as usize..offsets[at + 1] as usize;
+        self.mapped.check_kept()?;
         texts
-            .get(offsets[at] as usize..offsets[at + 1] as usize)
+            .get(ends)
             .and_then(|text| std::str::from_utf8(text).ok())
             .map(Value::Text)
             .ok_or_else(|| self.altered("texts of categories"))

@@ -393,6 +393,7 @@ impl PyCatalog {
                 }
             }
         }
+        self.0.check().map_err(to_py)?;
         Ok(all.into_any())
     }
 

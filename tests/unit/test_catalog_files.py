@@ -128,6 +128,26 @@ def test_what_is_no_catalogue_is_refused(tmp_path: Path) -> None:
             Catalog.open(path).verify()
 
 
+def test_an_id_whose_text_was_altered_points_at_verify(tmp_path: Path) -> None:
+    path = tmp_path / "items"
+    Catalog.build(np.eye(3), path, ids=["hat", "coat", "shoe"])
+    assert Catalog.open(path).rows(["coat"]).tolist() == [1]
+    data = path.read_bytes()
+    assert data.count(b"hatcoatshoe") == 1
+    path.write_bytes(data.replace(b"hatcoatshoe", b"hatcostshoe"))
+    catalog = Catalog.open(path)
+    with pytest.raises(vtb.InvalidArgumentError, match=r'"coat".*unknown.*verify\(\) tells'):
+        catalog.rows(["coat"])
+    with pytest.raises(vtb.FileFormatError):
+        catalog.verify()
+    # An id that nobody knows, in a file that is whole and in memory, where nothing can be altered.
+    path.write_bytes(data)
+    with pytest.raises(vtb.InvalidArgumentError, match="unknown"):
+        Catalog.open(path).rows(["glove"])
+    with pytest.raises(vtb.InvalidArgumentError, match=r"unknown$"):
+        Catalog.build(np.eye(2), ids=["hat", "coat"]).rows(["glove"])
+
+
 @pytest.mark.parametrize("length", [0, 4096, 40_000])
 def test_a_file_that_is_shortened_is_an_error(tmp_path: Path, length: int) -> None:
     path = tmp_path / "items"

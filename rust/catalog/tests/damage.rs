@@ -220,6 +220,22 @@ fn a_file_that_is_shortened_while_open_is_an_error() {
 }
 
 #[test]
+fn a_category_of_a_file_that_is_shortened_is_an_error() {
+    let (folder, items) = (Folder::new("category"), Items::random(3000, 9, 14));
+    let path = folder.path("items");
+    let options = Options { path: Some(path.clone()), overwrite: false, threads: None };
+    let catalog = items.build(&options, 5000, false).unwrap();
+    // Checksums are compared here and never again; both columns have a first category.
+    let before = [1, 2].map(|column| catalog.category(column, 0).is_ok());
+    assert_eq!(before, [true; 2]);
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    for column in [1, 2] {
+        let error = catalog.category(column, 0).unwrap_err().to_string();
+        assert!(error.contains("bytes as when it was opened"), "{error}");
+    }
+}
+
+#[test]
 fn a_file_that_is_shortened_during_a_search_is_an_error() {
     let (folder, items) = (Folder::new("during"), Items::random(20_000, 9, 13));
     let path = folder.path("items");
