@@ -206,8 +206,6 @@ class StoreBatch:
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """``step`` for a batch of one without autoreset: action (27,), observation (D,)."""
     def observe(self) -> NDArray[np.float32]: ...
-    def customers(self) -> NDArray[np.uint8]:
-        """Field codes (N, 11)."""
     def sessions(self) -> dict[str, NDArray[Any]]:
         """``seed`` u64, ``session`` u64, ``page`` i64, ``buys`` i64, ``hour`` f32; each (N,)."""
     def counters(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ use super::store::PyStore;
 use super::{refused_action, refused_argument, word};
 use crate::batch::{Anc, Autoreset};
 use crate::store::batch::{Reward, Rules, Step, StoreBatch};
-use crate::store::{ATTRIBUTES, FIELDS, PAGE};
+use crate::store::{ATTRIBUTES, PAGE};
 
 /// Environments that step together.
 #[pyclass(name = "StoreBatch", module = "virtualtb_fast._core")]
@@ -144,11 +144,6 @@ impl PyStoreBatch {
 
     fn observe<'py>(&self, py: Python<'py>) -> PyResult<Observations<'py>> {
         two(py, self.0.observations(), self.0.observation_width())
-    }
-
-    fn customers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<u8>>> {
-        let codes = self.0.sessions().flat_map(|(sessions, lane)| sessions.customer(lane).to_vec());
-        two(py, codes.collect(), FIELDS.len())
     }
 
     fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
