@@ -254,6 +254,20 @@ impl PyCatalog {
         self.0.digest()
     }
 
+    /// Whether items are called by texts.
+    #[getter]
+    fn has_text_ids(&self) -> bool {
+        self.0.header().ids == IdKind::Texts
+    }
+
+    /// Names of the columns of categories.
+    #[getter]
+    fn category_columns(&self) -> Vec<&str> {
+        let categories =
+            self.0.header().columns.iter().filter(|column| column.kind != ColumnKind::Number);
+        categories.map(|column| column.name.as_str()).collect()
+    }
+
     #[getter]
     fn path(&self) -> Option<PathBuf> {
         self.0.path().map(Into::into)
