@@ -1,8 +1,8 @@
 //! The ground-truth store: a shop whose customers' true behaviour is known (the referee).
 //!
 //! ```text
-//! draws -> customers, catalogue -> taste -> calibrate     construction of a world from a seed
-//!                    model -> page -> batch               its page loop, batched
+//! draws -> customers, catalogue -> taste -> world -> course -> calibrate   a world from its seed
+//!                    model -> page -> batch                                its page loop, batched
 //! ```
 //!
 //! A world is a mixture of customer archetypes with a known density, items with correlated
@@ -17,6 +17,7 @@ pub mod batch;
 mod calibrate;
 mod catalogue;
 pub mod counters;
+mod course;
 mod customers;
 mod draws;
 pub mod expect;
@@ -25,6 +26,7 @@ pub mod model;
 pub mod page;
 mod taste;
 pub mod view;
+mod world;
 
 use std::sync::Arc;
 
@@ -39,11 +41,13 @@ use crate::session::refused_value;
 use crate::simulator::{Field, LARGEST_ACTION, Schema};
 use crate::tensor_file;
 
-pub use calibrate::{Calibration, Course, World};
+pub use calibrate::Calibration;
 pub use catalogue::{Categories, Item, MOST_ITEMS};
+pub use course::Course;
 pub use customers::{ARCHETYPES, Customers, FIELDS, QUERIES, QUERY_FIELD};
 pub use draws::Draws;
 pub use taste::{LAST_DAY, LOGGED_SD, Taste};
+pub use world::World;
 
 use catalogue::Catalogue;
 use model::{CustomerModel, Referee};
