@@ -369,7 +369,5 @@ def rollout(
 
     The log is kept if ``keep`` and if it does not go to a file, ``out``.
     A function must return float32 (n, A), C-contiguous; ``name`` is what logs call it. The
-    dictionary holds exact counters: pages, sessions, clicks, second, pages_with_click; sums over
-    sessions clicks_squared, pages_squared, clicks_times_pages; arrays (i64) sessions_by_length,
-    clicks_by_page, pages_by_page.
+    dictionary holds exact counts: the first fields of ``rollout.Summary``, arrays as i64.
     """
