@@ -13,10 +13,14 @@
 //! Environments are held in chunks, the unit of parallel work. How they are cut, and the number
 //! of threads, change no result.
 
+pub(crate) mod actions;
 pub(crate) mod checks;
+mod rules;
+pub(crate) mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
+pub(crate) mod turns;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -24,31 +28,18 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::kernels::{Kernels, TILE};
 use crate::parallel;
-use crate::session::{Arrival, Sessions, Workspace};
+use crate::session::{Arrival, Lane, Sessions, Workspace};
 use crate::simulator::Simulator;
 
+use actions::executed;
 pub use checks::MOST_ENVS;
-use checks::{check_batch, check_reset, check_step, layout, outside};
+use checks::{check_batch, check_reset, check_step, layout};
+pub(crate) use rules::Phase;
+pub use rules::{Anc, Autoreset};
+use turns::{Numbered, Turns};
 
 /// Environments of a chunk at most: their states pass through the second-level cache.
 const MOST_LANES: usize = 8 * TILE;
-
-/// When a new session starts after one has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Autoreset {
-    /// At the next step, whose action is ignored.
-    NextStep,
-    /// Within the same step.
-    SameStep,
-    /// When the caller resets.
-    Disabled,
-}
-
-impl Autoreset {
-    /// What callers call them.
-    pub const WORDS: [(&str, Self); 3] =
-        [("NextStep", Self::NextStep), ("SameStep", Self::SameStep), ("Disabled", Self::Disabled)];
-}
 
 /// What a page is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,24 +50,6 @@ pub enum Reward {
     Deals,
     /// 1 if the second head is positive, else 0.
     Buy,
-}
-
-/// The action norm constraint of Virtual-Taobao (Shi et al., AAAI 2019, section "ANC"):
-/// `r / (1 + rho * max(|a| - mu, 0))` with the Euclidean norm of the executed action.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Anc {
-    /// Strength, at least 0.
-    pub rho: f64,
-    /// Norm that is still free, at least 0.
-    pub mu: f64,
-}
-
-impl Anc {
-    /// The shaped reward.
-    pub fn shape(&self, reward: f64, action: &[f32]) -> f64 {
-        let squares = action.iter().fold(0.0, |sum, a| f64::from(*a).mul_add(f64::from(*a), sum));
-        reward / (1.0 + self.rho * (squares.sqrt() - self.mu).max(0.0))
-    }
 }
 
 /// The rules of an episode.
@@ -92,18 +65,6 @@ pub struct Rules {
     pub reward: Reward,
     /// The action norm constraint, if any.
     pub anc: Option<Anc>,
-}
-
-/// Where an environment stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    /// Never reset.
-    New = 0,
-    /// In a session.
-    Playing = 1,
-    /// Its session is over.
-    Over = 2,
 }
 
 /// What a step returns; one entry an environment unless said otherwise.
@@ -156,13 +117,18 @@ struct Share<'a> {
 #[derive(Default)]
 struct Local {
     workspace: Workspace,
-    playing: Vec<usize>,
-    starting: Vec<usize>,
+    turns: Turns,
     executed: Vec<f32>,
 }
 
 thread_local! {
     static LOCAL: RefCell<Local> = RefCell::default();
+}
+
+impl Numbered for Lane {
+    fn number(&mut self) -> (&mut u64, &mut u64) {
+        (&mut self.seed, &mut self.session)
+    }
 }
 
 /// Environments that step together.
@@ -229,26 +195,12 @@ impl SessionBatch {
     /// if there are `seeds`, else the next session of each environment's stream.
     pub fn reset(&mut self, seeds: Option<&[u64]>, mask: Option<&[bool]>) -> Result<()> {
         check_reset(self.num_envs, self.phases(), seeds, mask)?;
-        let masked = |env: usize| mask.is_none_or(|mask| mask[env]);
         let (simulator, kernels) = (&*self.simulator, self.kernels);
         parallel::for_each(self.threads, self.chunks.iter_mut().collect(), |chunk| {
-            LOCAL.with_borrow_mut(|local| {
-                local.starting.clear();
-                for (index, (lane, phase)) in
-                    chunk.sessions.lanes.iter_mut().zip(&mut chunk.phases).enumerate()
-                {
-                    let env = chunk.first + index;
-                    if masked(env) {
-                        match seeds {
-                            Some(seeds) => (lane.seed, lane.session) = (seeds[env], 0),
-                            None => lane.session = lane.session.wrapping_add(1),
-                        }
-                        *phase = Phase::Playing;
-                        local.starting.push(index);
-                    }
-                }
-                let (workspace, starting) = (&mut local.workspace, &local.starting);
-                chunk.sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
+            LOCAL.with_borrow_mut(|Local { workspace, turns, .. }| {
+                let Chunk { first, sessions, phases } = chunk;
+                turns.reset(*first, &mut sessions.lanes, phases, seeds, mask);
+                sessions.open(simulator, kernels, workspace, &turns.starting, Arrival::Session);
             });
         })
     }
@@ -345,40 +297,25 @@ impl Share<'_> {
     ) -> (Vec<i64>, Vec<f32>) {
         let Self { chunk, actions, .. } = self;
         let Chunk { first, sessions, phases } = chunk;
-        let Local { workspace, playing, starting, executed } = local;
+        let Local { workspace, turns, executed: buffer } = local;
         let size = simulator.schema.action;
         let width = simulator.schema.observation_width();
 
         // 2. The executed actions; sessions that ended before start again.
-        playing.clear();
-        starting.clear();
-        for (lane, phase) in phases.iter_mut().enumerate() {
-            if *phase == Phase::Over {
-                *phase = Phase::Playing;
-                sessions.lanes[lane].session = sessions.lanes[lane].session.wrapping_add(1);
-                starting.push(lane);
-            } else {
-                playing.push(lane);
-            }
-        }
-        sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
-        let range @ [low, high] = simulator.schema.action_range;
-        let mut executed_actions = actions;
-        if rules.clip && outside(actions, range) {
-            executed.clear();
-            executed.extend(actions.iter().map(|value| value.clamp(low, high)));
-            for lane in playing.iter().copied() {
-                self.clipped[lane] = outside(&actions[lane * size..][..size], range);
-            }
-            executed_actions = executed;
-        }
-        let action = |lane: usize| &executed_actions[lane * size..][..size];
-        sessions.show(simulator, kernels, workspace, playing, |_, lane| action(lane));
+        turns.begin(&mut sessions.lanes, phases);
+        sessions.open(simulator, kernels, workspace, &turns.starting, Arrival::Session);
+        let actions = if rules.clip {
+            let range = simulator.schema.action_range;
+            executed(actions, size, range, &turns.playing, self.clipped, buffer)
+        } else {
+            actions
+        };
+        let action = |lane: usize| &actions[lane * size..][..size];
+        sessions.show(simulator, kernels, workspace, &turns.playing, |_, lane| action(lane));
 
         // 3. Rewards.
         let slots = (simulator.config.response.clicks - 1) as f64;
-        starting.clear();
-        for lane in playing.iter().copied() {
+        for lane in turns.playing.iter().copied() {
             let session = &sessions.lanes[lane];
             let raw = match rules.reward {
                 Reward::Clicks => f64::from(session.clicks),
@@ -392,29 +329,28 @@ impl Share<'_> {
             self.ctr[lane] = f64::from(session.total_clicks) / f64::from(session.page) / slots;
             if session.over() {
                 self.terminated[lane] = true;
-                starting.push(lane);
+                turns.ended.push(lane);
             }
         }
 
         // 4. Ends of sessions.
-        let (mut finished, mut finals) = (Vec::new(), Vec::new());
+        let mut finished = (Vec::new(), Vec::new());
         if rules.quirks {
-            sessions.open(simulator, kernels, workspace, starting, Arrival::Replacement);
+            sessions.open(simulator, kernels, workspace, &turns.ended, Arrival::Replacement);
         }
         match rules.autoreset {
             Autoreset::SameStep => {
-                finals.resize(starting.len() * width, 0.0);
-                for (lane, out) in starting.iter().zip(finals.chunks_mut(width)) {
-                    finished.push((*first + lane) as i64);
-                    sessions.observe_into_zeros(simulator, *lane, out);
-                    sessions.lanes[*lane].session = sessions.lanes[*lane].session.wrapping_add(1);
-                }
-                sessions.open(simulator, kernels, workspace, starting, Arrival::Session);
+                let observe = |lane, out: &mut [f32]| {
+                    sessions.observe_into_zeros(simulator, lane, out);
+                };
+                finished = turns.finished(*first, width, observe);
+                turns.advance(&mut sessions.lanes);
+                sessions.open(simulator, kernels, workspace, &turns.ended, Arrival::Session);
             }
             // With the quirks a caller who disables the autoreset may step past the end.
             Autoreset::Disabled if rules.quirks => {}
             Autoreset::NextStep | Autoreset::Disabled => {
-                starting.iter().for_each(|lane| phases[*lane] = Phase::Over);
+                turns.ended.iter().for_each(|lane| phases[*lane] = Phase::Over);
             }
         }
 
@@ -422,6 +358,6 @@ impl Share<'_> {
         for (lane, out) in self.observations.chunks_mut(width).enumerate() {
             sessions.observe_into_zeros(simulator, lane, out);
         }
-        (finished, finals)
+        finished
     }
 }

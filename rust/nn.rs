@@ -118,11 +118,6 @@ impl Mlp {
         self.layers.first().map_or(0, |layer| layer.panels.inputs())
     }
 
-    /// Padded width of the first layer's outputs: the stride of [`Scratch::sums`].
-    pub fn first_width(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.panels.padded())
-    }
-
     /// Row stride of the outputs.
     pub fn output_stride(&self) -> usize {
         self.layers.last().map_or(0, |layer| layer.panels.padded())

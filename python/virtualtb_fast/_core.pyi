@@ -206,8 +206,6 @@ class StoreBatch:
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """``step`` for a batch of one without autoreset: action (27,), observation (D,)."""
     def observe(self) -> NDArray[np.float32]: ...
-    def customers(self) -> NDArray[np.uint8]:
-        """Field codes (N, 11)."""
     def sessions(self) -> dict[str, NDArray[Any]]:
         """``seed`` u64, ``session`` u64, ``page`` i64, ``buys`` i64, ``hour`` f32; each (N,)."""
     def counters(self) -> dict[str, Any]:
@@ -263,6 +261,10 @@ class Catalog:
     def dimensions(self) -> int: ...
     @property
     def digest(self) -> str: ...
+    @property
+    def has_text_ids(self) -> bool: ...
+    @property
+    def category_columns(self) -> list[str]: ...
     @property
     def path(self) -> os.PathLike[str] | None: ...
     def to_bytes(self) -> bytes: ...
@@ -367,7 +369,5 @@ def rollout(
 
     The log is kept if ``keep`` and if it does not go to a file, ``out``.
     A function must return float32 (n, A), C-contiguous; ``name`` is what logs call it. The
-    dictionary holds exact counters: pages, sessions, clicks, second, pages_with_click; sums over
-    sessions clicks_squared, pages_squared, clicks_times_pages; arrays (i64) sessions_by_length,
-    clicks_by_page, pages_by_page.
+    dictionary holds exact counts: the first fields of ``rollout.Summary``, arrays as i64.
     """

@@ -21,6 +21,8 @@ _NORMAL_95 = 1.959963984540054
 class Summary:
     """What a rollout counted. The counts are exact; intervals are of 95 %, by sessions.
 
+    What `virtualtb_fast.store.Counters` counts too goes by the same names there.
+
     Summaries of several workers, each with sessions of its own (other seeds), add up with ``+`` or
     ``sum``.
 
@@ -40,7 +42,7 @@ class Summary:
     """Clicks on all pages."""
     second: int
     """Sum of the second head (in VirtualTB-v0 probably purchases)."""
-    pages_with_click: int
+    click_pages: int
     """Pages with at least one click."""
     clicks_squared: int = field(repr=False)
     """Sum over sessions of (clicks of the session) squared."""
@@ -48,11 +50,11 @@ class Summary:
     """Sum over sessions of (pages of the session) squared."""
     clicks_times_pages: int = field(repr=False)
     """Sum over sessions of clicks times pages."""
-    pages_with_purchase: int
+    buy_pages: int
     """Pages on which something was bought."""
-    purchases_squared: int = field(repr=False)
+    buys_squared: int = field(repr=False)
     """Sum over sessions of (pages with a purchase) squared."""
-    purchases_times_pages: int = field(repr=False)
+    buys_times_pages: int = field(repr=False)
     """Sum over sessions of pages with a purchase times pages."""
     units: int
     """Units bought."""
@@ -86,13 +88,13 @@ class Summary:
     @property
     def r2p(self) -> float:
         """R2P: pages with a purchase / pages."""
-        return self.pages_with_purchase / self.pages
+        return self.buy_pages / self.pages
 
     @property
     def r2p_interval(self) -> tuple[float, float]:
         """95 % interval of `r2p`; (nan, nan) for a single session."""
-        purchases = self.pages_with_purchase
-        margin = self._margin(purchases, self.purchases_squared, self.purchases_times_pages)
+        purchases = self.buy_pages
+        margin = self._margin(purchases, self.buys_squared, self.buys_times_pages)
         return self.r2p - margin, self.r2p + margin
 
     def _margin(self, count: int, squared: int, times_pages: int) -> float:
@@ -132,7 +134,7 @@ class Summary:
     @property
     def click_rate(self) -> float:
         """The share of pages with at least one click."""
-        return self.pages_with_click / self.pages
+        return self.click_pages / self.pages
 
     @property
     def pages_per_second(self) -> float:
@@ -173,8 +175,8 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Counts and what follows from them, as JSON can hold them."""
         names = (
-            *("pages", "sessions", "clicks", "second", "pages_with_click", "page_items"),
-            *("pages_with_purchase", "units"),
+            *("pages", "sessions", "clicks", "second", "click_pages", "page_items"),
+            *("buy_pages", "units"),
         )
         return {
             **{name: getattr(self, name) for name in names},

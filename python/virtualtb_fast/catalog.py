@@ -349,7 +349,7 @@ class Catalog:
         return self._native
 
     def _texts(self) -> bool:
-        return bool(self._open().info()["ids"] == "texts")
+        return self._open().has_text_ids
 
     def _find(self, what: str, ids: NDArray[Any]) -> NDArray[np.uint32]:
         native = self._open()
@@ -394,10 +394,9 @@ class Catalog:
         return _choices.filters(category, price, numbers)
 
     def _category_name(self) -> str:
-        columns = self._open().info()["columns"]
-        names = [column["name"] for column in columns if column["kind"] != "number"]
+        names = self._open().category_columns
         if len(names) == 1 or _columns.CATEGORY in names:
-            return _columns.CATEGORY if _columns.CATEGORY in names else str(names[0])
+            return _columns.CATEGORY if _columns.CATEGORY in names else names[0]
         known = ", ".join(names) or "none"
         raise InvalidArgumentError(
             f"category: expected a mapping from columns of categories ({known}), got a value"

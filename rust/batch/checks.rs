@@ -109,8 +109,3 @@ pub fn check_step(
     }
     Ok(())
 }
-
-/// Whether any value lies outside of a range. No early exit: such a loop becomes vector code.
-pub fn outside(values: &[f32], [low, high]: [f32; 2]) -> bool {
-    values.iter().fold(false, |any, value| any | (*value < low) | (*value > high))
-}

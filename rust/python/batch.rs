@@ -1,6 +1,6 @@
 //! `_core.SessionBatch`.
 
-use numpy::{PyArray1, PyArray2};
+use numpy::{PyArray1, PyArray2, PyReadonlyArrayDyn};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -16,7 +16,7 @@ use crate::error::Error;
 #[pyclass(name = "SessionBatch", module = "virtualtb_fast._core")]
 pub struct PySessionBatch(SessionBatch);
 
-type Observations<'py> = Bound<'py, PyArray2<f32>>;
+pub type Observations<'py> = Bound<'py, PyArray2<f32>>;
 type StepTuple<'py> = (
     Observations<'py>,
     Bound<'py, PyArray1<f64>>,
@@ -26,7 +26,7 @@ type StepTuple<'py> = (
     Bound<'py, PyArray1<i64>>,
     Observations<'py>,
 );
-type OneTuple<'py> = (Bound<'py, PyArray1<f32>>, f64, bool, bool, Bound<'py, PyDict>);
+pub type OneTuple<'py> = (Bound<'py, PyArray1<f32>>, f64, bool, bool, Bound<'py, PyDict>);
 
 /// The number of environments and of threads; negative numbers become 0, which the batch refuses.
 pub fn sizes(num_envs: i64, num_threads: Option<i64>) -> PyResult<[Option<usize>; 2]> {
@@ -37,6 +37,37 @@ pub fn sizes(num_envs: i64, num_threads: Option<i64>) -> PyResult<[Option<usize>
         }
     }
     Ok(values.map(|value| value.map(|value| usize::try_from(value).unwrap_or(0))))
+}
+
+/// What a reset of `N` environments takes: u64 seeds (N,), or none to go on in the same streams, and
+/// a mask bool (N,) of those that reset, or none for all.
+pub struct Resets<'py> {
+    seeds: Option<PyReadonlyArrayDyn<'py, u64>>,
+    mask: Option<PyReadonlyArrayDyn<'py, bool>>,
+}
+
+impl<'py> Resets<'py> {
+    /// Refuses arrays of another type or shape.
+    pub fn new(
+        seeds: Option<&Bound<'py, PyAny>>,
+        mask: Option<&Bound<'py, PyAny>>,
+        num_envs: usize,
+    ) -> PyResult<Self> {
+        let shape = [num_envs];
+        let seeds = seeds.map(|seeds| exact(seeds, "seeds", &shape, refused_argument));
+        let mask = mask.map(|mask| exact(mask, "reset_mask", &shape, refused_argument));
+        Ok(Self { seeds: seeds.transpose()?, mask: mask.transpose()? })
+    }
+
+    /// The seeds, for use without the interpreter.
+    pub fn seeds(&self) -> PyResult<Option<&[u64]>> {
+        Ok(self.seeds.as_ref().map(|seeds| seeds.as_slice()).transpose()?)
+    }
+
+    /// The mask, for use without the interpreter.
+    pub fn mask(&self) -> PyResult<Option<&[bool]>> {
+        Ok(self.mask.as_ref().map(|mask| mask.as_slice()).transpose()?)
+    }
 }
 
 #[pymethods]
@@ -89,13 +120,8 @@ impl PySessionBatch {
         seeds: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Observations<'py>> {
-        let shape = [self.0.num_envs()];
-        let seeds =
-            seeds.map(|s| exact::<u64>(s, "seeds", &shape, refused_argument)).transpose()?;
-        let mask =
-            mask.map(|m| exact::<bool>(m, "reset_mask", &shape, refused_argument)).transpose()?;
-        let seeds = seeds.as_ref().map(|seeds| seeds.as_slice()).transpose()?;
-        let mask = mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
+        let resets = Resets::new(seeds, mask, self.0.num_envs())?;
+        let (seeds, mask) = (resets.seeds()?, resets.mask()?);
         let batch = &mut self.0;
         let observations = detached(py, || {
             batch.reset(seeds, mask)?;

@@ -1,5 +1,7 @@
 //! `_core.Catalog`.
 
+mod filter;
+mod info;
 mod whole;
 
 use std::path::PathBuf;
@@ -16,9 +18,11 @@ use crate::catalog::build::{Options, Watch};
 use crate::catalog::format::{ColumnKind, IdKind};
 use crate::catalog::ids::{Id, Ids};
 use crate::catalog::source::{Columns, from_batches, from_parquet};
-use crate::catalog::{Catalog, Condition, Own, Selection, Value};
-use crate::error::{Error, Result};
+use crate::catalog::{Catalog, Own, Value};
+use crate::error::Error;
 use crate::search::NO_ROW;
+use filter::{PyFilter, conditions, selection};
+use info::info;
 use whole::{Whole, build_whole, text_pieces};
 
 /// A catalogue of items.
@@ -33,20 +37,6 @@ struct PyColumns {
     ids: Option<String>,
     numbers: Vec<(String, String)>,
     categories: Vec<(String, String)>,
-}
-
-/// One category or id.
-#[derive(FromPyObject)]
-enum PyValue {
-    Text(String),
-    Integer(i64),
-}
-
-/// A filter: categories by column, or a range.
-#[derive(FromPyObject)]
-enum PyFilter {
-    Categories(String, Vec<PyValue>),
-    Range(String, Option<f64>, Option<f64>),
 }
 
 fn refuse(message: String) -> PyErr {
@@ -70,23 +60,6 @@ fn value<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> 
 }
 
 impl PyCatalog {
-    fn conditions(&self, filters: &[PyFilter]) -> Result<Vec<Condition>> {
-        let condition = |filter: &PyFilter| match filter {
-            PyFilter::Range(name, low, high) => {
-                self.0.between(self.0.column(name, true)?, *low, *high)
-            }
-            PyFilter::Categories(name, wanted) => {
-                let value = |value| match value {
-                    &PyValue::Integer(number) => Value::Integer(number),
-                    PyValue::Text(text) => Value::Text(text),
-                };
-                let wanted: Vec<_> = wanted.iter().map(value).collect();
-                self.0.any_of(self.0.column(name, false)?, &wanted)
-            }
-        };
-        filters.iter().map(condition).collect()
-    }
-
     /// What rows are called: integers as an array, texts as a list; none as -1 or "".
     fn named<'py>(&self, py: Python<'py>, rows: &[u32]) -> PyResult<Bound<'py, PyAny>> {
         self.0.check().map_err(to_py)?;
@@ -254,6 +227,20 @@ impl PyCatalog {
         self.0.digest()
     }
 
+    /// Whether items are called by texts.
+    #[getter]
+    fn has_text_ids(&self) -> bool {
+        self.0.header().ids == IdKind::Texts
+    }
+
+    /// Names of the columns of categories.
+    #[getter]
+    fn category_columns(&self) -> Vec<&str> {
+        let categories =
+            self.0.header().columns.iter().filter(|column| column.kind != ColumnKind::Number);
+        categories.map(|column| column.name.as_str()).collect()
+    }
+
     #[getter]
     fn path(&self) -> Option<PathBuf> {
         self.0.path().map(Into::into)
@@ -264,45 +251,7 @@ impl PyCatalog {
     }
 
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (info, header) = (PyDict::new(py), self.0.header());
-        let ids = match header.ids {
-            IdKind::Rows => "rows",
-            IdKind::Integers | IdKind::LargeIntegers => "integers",
-            IdKind::Texts => "texts",
-        };
-        let last = header.sections.last();
-        let bytes = last.map_or(0, |last| last.offset + last.bytes.next_multiple_of(4096));
-        info.set_item("items", header.rows)?;
-        info.set_item("dimensions", header.dimensions)?;
-        info.set_item("ids", ids)?;
-        info.set_item("bytes", bytes)?;
-        info.set_item("clusters", self.0.plan().clusters())?;
-        info.set_item("made_by", &header.made_by)?;
-        info.set_item("digest", self.0.digest())?;
-        let columns = PyList::empty(py);
-        for column in &header.columns {
-            let entry = PyDict::new(py);
-            let (kind, values) = match column.kind {
-                ColumnKind::Number => ("number", None),
-                ColumnKind::Integers { values } => ("integers", Some(values)),
-                ColumnKind::Texts { values } => ("texts", Some(values)),
-            };
-            entry.set_item("name", &column.name)?;
-            entry.set_item("kind", kind)?;
-            entry.set_item("categories", values)?;
-            entry.set_item("items", column.present)?;
-            columns.append(entry)?;
-        }
-        info.set_item("columns", columns)?;
-        let sections = PyDict::new(py);
-        for section in &header.sections {
-            let name = format!("{:?}", section.kind).to_lowercase();
-            let before: u64 =
-                sections.get_item(&name)?.map_or(Ok(0), |bytes| bytes.extract::<u64>())?;
-            sections.set_item(name, before + section.bytes)?;
-        }
-        info.set_item("sections", sections)?;
-        Ok(info)
+        info(py, &self.0)
     }
 
     #[pyo3(signature = (progress))]
@@ -323,7 +272,7 @@ impl PyCatalog {
     ) -> PyResult<u64> {
         let rows = rows.map(|rows| vector::<u32>(rows, "rows")).transpose()?;
         let rows = rows.as_ref().map(|rows| rows.as_slice()).transpose()?;
-        detached(py, || Ok(self.selection(&filters, rows)?.count(self.0.rows())))
+        detached(py, || Ok(selection(&self.0, &filters, rows)?.count(self.0.rows())))
     }
 
     /// Rows of ids, given as an array of integers or a list of texts.
@@ -427,11 +376,11 @@ impl PyCatalog {
                 scores.resize(size, 0.0);
                 let (into, scored) = (&mut found[..], &mut scores[..]);
                 if let (Some(ends), Some(lists)) = (&ends, rows) {
-                    let conditions = &self.conditions(&filters)?[..];
+                    let conditions = &conditions(&self.0, &filters)?[..];
                     let own = Own { lists, ends, conditions };
                     self.0.search_own(weights, k, own, num_threads, interrupt, into, scored)?;
                 } else {
-                    let of = self.selection(&filters, rows)?;
+                    let of = selection(&self.0, &filters, rows)?;
                     self.0.search(weights, k, &of, num_threads, interrupt, into, scored)?;
                 }
                 Ok((found, scores))
@@ -440,17 +389,6 @@ impl PyCatalog {
         let (found, scores) = told.finish(outcome)?;
         let ids = self.named(py, &found)?;
         Ok((ids, two(py, found, k)?.into_any(), two(py, scores, k)?.into_any()))
-    }
-}
-
-impl PyCatalog {
-    fn selection(&self, filters: &[PyFilter], rows: Option<&[u32]>) -> Result<Arc<Selection>> {
-        let mut conditions = self.conditions(filters)?;
-        if let Some(rows) = rows {
-            self.0.check_rows(rows)?;
-            conditions.push(Condition::Rows(rows.to_vec()));
-        }
-        self.0.select(&conditions)
     }
 }
 

@@ -80,13 +80,44 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send
     )
 }
 
-/// A long call that listens for Ctrl-C and tells a Python function how far it is.
-///
-/// The first exception that Python code raises meanwhile ends the work and is what the caller
-/// gets.
+/// The first exception that Python code raised during a long call: it ends the work, and is what
+/// the caller gets.
+#[derive(Default)]
+pub struct Raised(Mutex<Option<PyErr>>);
+
+impl Raised {
+    /// Keeps the exception, unless there is one already, and gives what ends the work.
+    pub fn keep(&self, error: PyErr) -> Error {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get_or_insert(error);
+        Error::Interrupted
+    }
+
+    /// Ends the work if something was raised.
+    pub fn check(&self) -> Result<()> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_some() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Ends the work if something was raised, or if Ctrl-C was pressed.
+    pub fn check_signals(&self) -> Result<()> {
+        self.check()?;
+        Python::attach(|py| py.check_signals()).map_err(|error| self.keep(error))
+    }
+
+    /// The work's outcome, or the exception that ended it.
+    pub fn finish<T>(self, outcome: PyResult<T>) -> PyResult<T> {
+        match self.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => outcome,
+        }
+    }
+}
+
+/// A long call that, now and then, listens for Ctrl-C and tells a Python function how far it is.
 pub struct Told {
     progress: Option<Py<PyAny>>,
-    raised: Mutex<Option<PyErr>>,
+    raised: Raised,
 }
 
 impl Told {
@@ -95,15 +126,7 @@ impl Told {
 
     /// `progress` is called with what is going on, how much is done, and of how much.
     pub fn new(progress: Option<Py<PyAny>>) -> Self {
-        Self { progress, raised: Mutex::new(None) }
-    }
-
-    fn keep(&self, outcome: PyResult<()>) -> Result<()> {
-        let mut raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = outcome {
-            raised.get_or_insert(error);
-        }
-        if raised.is_some() { Err(Error::Interrupted) } else { Ok(()) }
+        Self { progress, raised: Raised::default() }
     }
 
     /// Runs `work`, without the interpreter, with something to ask and something to tell.
@@ -121,16 +144,18 @@ impl Told {
         // The start of the work needs no look at signals: the caller has just left Python.
         let (asked, told) = (Cell::new(Some(Instant::now())), Cell::new(None));
         let interrupt = || match due(&asked) {
-            true => self.keep(Python::attach(|py| py.check_signals())),
-            false => self.keep(Ok(())),
+            true => self.raised.check_signals(),
+            false => self.raised.check(),
         };
         let progress = |stage: &'static str, done: u64, total: u64| {
             let Some(progress) = &self.progress else { return };
             if due(&told) {
                 let called =
                     Python::attach(|py| progress.call1(py, (stage, done, total)).map(drop));
-                // Ends the work when it next asks.
-                let _ = self.keep(called);
+                if let Err(error) = called {
+                    // Ends the work when it next asks.
+                    self.raised.keep(error);
+                }
             }
         };
         work(&interrupt, &progress)
@@ -138,9 +163,6 @@ impl Told {
 
     /// The work's outcome, or the exception that ended it.
     pub fn finish<T>(self, outcome: PyResult<T>) -> PyResult<T> {
-        match self.raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => outcome,
-        }
+        self.raised.finish(outcome)
     }
 }

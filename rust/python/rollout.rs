@@ -1,38 +1,19 @@
 //! `_core.rollout`.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::arrays::{exact, one, two};
-use super::errors::{detached, exception, to_py};
+use super::errors::{Raised, detached, exception, to_py};
 use super::log::PyLog;
 use super::policy::PyPolicy;
 use super::simulator::PySimulator;
 use super::store::PyStore;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::rollout::{Observed, Options, Output, Source, Summary, Target, Watch, rollout as play};
-
-/// The first exception that Python code raised while the rollout ran; it is what the caller gets.
-#[derive(Default)]
-struct Raised(Mutex<Option<PyErr>>);
-
-impl Raised {
-    /// Keeps the exception and gives what ends the rollout.
-    fn keep(&self, error: PyErr) -> Error {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get_or_insert(error);
-        Error::Interrupted
-    }
-
-    fn check(&self) -> Result<()> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.is_some() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-}
 
 /// Calls the policy on fresh arrays; it has to give float32 (rows, `size`).
 fn choose(
@@ -62,13 +43,13 @@ fn summary<'py>(py: Python<'py>, counts: &Summary) -> PyResult<Bound<'py, PyDict
         ("sessions", counts.sessions),
         ("clicks", counts.clicks),
         ("second", counts.second),
-        ("pages_with_click", counts.pages_with_click),
+        ("click_pages", counts.click_pages),
         ("clicks_squared", counts.clicks_squared),
         ("pages_squared", counts.pages_squared),
         ("clicks_times_pages", counts.clicks_times_pages),
-        ("pages_with_purchase", counts.pages_with_purchase),
-        ("purchases_squared", counts.purchases_squared),
-        ("purchases_times_pages", counts.purchases_times_pages),
+        ("buy_pages", counts.buy_pages),
+        ("buys_squared", counts.buys_squared),
+        ("buys_times_pages", counts.buys_times_pages),
         ("units", counts.units),
         ("cents", counts.cents),
     ] {
@@ -134,10 +115,7 @@ fn rollout<'py>(
     let raised = Raised::default();
     let played = detached(py, || {
         let watch = Watch {
-            interrupt: &|| {
-                raised.check()?;
-                Python::attach(|py| py.check_signals()).map_err(|error| raised.keep(error))
-            },
+            interrupt: &|| raised.check_signals(),
             progress: &|pages, sessions| {
                 let Some(progress) = &progress else { return };
                 let told = Python::attach(|py| progress.call1(py, (pages, sessions)).map(drop));
@@ -158,13 +136,8 @@ fn rollout<'py>(
             Place::Store(store) => play(&*store.get().0, source, &options, &watch),
         }
     });
-    match raised.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => {
-            let (log, counts) = played?;
-            Ok((log.map(PyLog), summary(py, &counts)?))
-        }
-    }
+    let (log, counts) = raised.finish(played)?;
+    Ok((log.map(PyLog), summary(py, &counts)?))
 }
 
 /// Adds what is defined here to the module.

@@ -1,23 +1,23 @@
 //! `_core.StoreBatch`.
 
-use numpy::{PyArray1, PyArray2};
+use numpy::PyArray1;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
+use super::batch::{Observations, OneTuple, Resets, sizes};
 use super::errors::detached;
 use super::store::PyStore;
-use super::{refused_action, refused_argument, word};
+use super::{refused_action, word};
 use crate::batch::{Anc, Autoreset};
 use crate::store::batch::{Reward, Rules, Step, StoreBatch};
-use crate::store::{ATTRIBUTES, FIELDS, PAGE};
+use crate::store::{ATTRIBUTES, PAGE};
 
 /// Environments that step together.
 #[pyclass(name = "StoreBatch", module = "virtualtb_fast._core")]
 pub struct PyStoreBatch(StoreBatch);
 
-type Observations<'py> = Bound<'py, PyArray2<f32>>;
 type StepTuple<'py> = (
     Observations<'py>,
     Bound<'py, PyArray1<f64>>,
@@ -28,7 +28,6 @@ type StepTuple<'py> = (
     Bound<'py, PyArray1<i64>>,
     Observations<'py>,
 );
-type OneTuple<'py> = (Bound<'py, PyArray1<f32>>, f64, bool, bool, Bound<'py, PyDict>);
 
 #[pymethods]
 impl PyStoreBatch {
@@ -48,7 +47,7 @@ impl PyStoreBatch {
             reward: word("reward", reward, &[("buy", Reward::Buy), ("value", Reward::Value)])?,
             anc: anc.map(|(rho, mu)| Anc { rho, mu }),
         };
-        let [num_envs, num_threads] = super::batch::sizes(num_envs, num_threads)?;
+        let [num_envs, num_threads] = sizes(num_envs, num_threads)?;
         let store = store.0.clone();
         detached(py, || StoreBatch::new(store, num_envs.unwrap_or(0), num_threads, rules)).map(Self)
     }
@@ -70,13 +69,8 @@ impl PyStoreBatch {
         seeds: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Observations<'py>> {
-        let shape = [self.0.num_envs()];
-        let seeds =
-            seeds.map(|s| exact::<u64>(s, "seeds", &shape, refused_argument)).transpose()?;
-        let mask =
-            mask.map(|m| exact::<bool>(m, "reset_mask", &shape, refused_argument)).transpose()?;
-        let seeds = seeds.as_ref().map(|seeds| seeds.as_slice()).transpose()?;
-        let mask = mask.as_ref().map(|mask| mask.as_slice()).transpose()?;
+        let resets = Resets::new(seeds, mask, self.0.num_envs())?;
+        let (seeds, mask) = (resets.seeds()?, resets.mask()?);
         let batch = &mut self.0;
         let observations = detached(py, || {
             batch.reset(seeds, mask)?;
@@ -144,11 +138,6 @@ impl PyStoreBatch {
 
     fn observe<'py>(&self, py: Python<'py>) -> PyResult<Observations<'py>> {
         two(py, self.0.observations(), self.0.observation_width())
-    }
-
-    fn customers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<u8>>> {
-        let codes = self.0.sessions().flat_map(|(sessions, lane)| sessions.customer(lane).to_vec());
-        two(py, codes.collect(), FIELDS.len())
     }
 
     fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

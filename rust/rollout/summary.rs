@@ -2,7 +2,8 @@
 
 use crate::logs::Columns;
 
-/// Counts, in integers, so that they do not depend on the order of adding.
+/// Counts, in integers, so that they do not depend on the order of adding. What
+/// [`Counters`](crate::store::counters::Counters) counts too goes by the same names there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Pages shown.
@@ -14,7 +15,7 @@ pub struct Summary {
     /// Sum of the second head.
     pub second: u64,
     /// Pages with at least one click.
-    pub pages_with_click: u64,
+    pub click_pages: u64,
     /// Sum over sessions of clicks squared.
     pub clicks_squared: u64,
     /// Sum over sessions of pages squared.
@@ -22,11 +23,11 @@ pub struct Summary {
     /// Sum over sessions of clicks times pages.
     pub clicks_times_pages: u64,
     /// Pages on which something was bought.
-    pub pages_with_purchase: u64,
+    pub buy_pages: u64,
     /// Sum over sessions of pages with a purchase, squared.
-    pub purchases_squared: u64,
+    pub buys_squared: u64,
     /// Sum over sessions of pages with a purchase times pages.
-    pub purchases_times_pages: u64,
+    pub buys_times_pages: u64,
     /// Units bought: TV.
     pub units: u64,
     /// Price of all that was bought, in cents: TT. 0 where there are no prices.
@@ -67,7 +68,7 @@ impl Summary {
             total += u64::from(*clicks);
             *clicks_by_page += u64::from(*clicks);
             *pages_by_page += 1;
-            self.pages_with_click += u64::from(*clicks > 0);
+            self.click_pages += u64::from(*clicks > 0);
         }
         let length = pages as u64;
         self.sessions_by_length[pages] += 1;
@@ -83,9 +84,9 @@ impl Summary {
     /// Counts what was bought in one session.
     fn count_purchases(&mut self, units: &[u16], value: Option<&[f32]>) {
         let purchases = units.iter().filter(|units| **units > 0).count() as u64;
-        self.pages_with_purchase += purchases;
-        self.purchases_squared += purchases * purchases;
-        self.purchases_times_pages += purchases * units.len() as u64;
+        self.buy_pages += purchases;
+        self.buys_squared += purchases * purchases;
+        self.buys_times_pages += purchases * units.len() as u64;
         self.units += units.iter().map(|units| u64::from(*units)).sum::<u64>();
         // Prices are whole cents, few enough for f32 to tell them apart.
         let cents = |value: &f32| (f64::from(*value) * 100.0).round() as u64;
@@ -98,13 +99,13 @@ impl Summary {
         self.sessions += other.sessions;
         self.clicks += other.clicks;
         self.second += other.second;
-        self.pages_with_click += other.pages_with_click;
+        self.click_pages += other.click_pages;
         self.clicks_squared += other.clicks_squared;
         self.pages_squared += other.pages_squared;
         self.clicks_times_pages += other.clicks_times_pages;
-        self.pages_with_purchase += other.pages_with_purchase;
-        self.purchases_squared += other.purchases_squared;
-        self.purchases_times_pages += other.purchases_times_pages;
+        self.buy_pages += other.buy_pages;
+        self.buys_squared += other.buys_squared;
+        self.buys_times_pages += other.buys_times_pages;
         self.units += other.units;
         self.cents += other.cents;
         let pairs = [

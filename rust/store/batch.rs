@@ -12,10 +12,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::counters::Counters;
-use super::lane::End;
+use super::lane::{End, Lane};
 use super::page::{Sessions, Workspace};
 use super::{ATTRIBUTES, PAGE, Store};
-use crate::batch::checks::{check_batch, check_reset, check_step, layout, outside};
+use crate::batch::actions::executed;
+use crate::batch::checks::{check_batch, check_reset, check_step, layout};
+use crate::batch::turns::{Numbered, Turns};
 use crate::batch::{Anc, Autoreset, Phase};
 use crate::error::Result;
 use crate::parallel;
@@ -113,13 +115,18 @@ struct Share<'a> {
 #[derive(Default)]
 struct Local {
     workspace: Workspace,
-    playing: Vec<usize>,
-    starting: Vec<usize>,
+    turns: Turns,
     executed: Vec<f32>,
 }
 
 thread_local! {
     static LOCAL: RefCell<Local> = RefCell::default();
+}
+
+impl Numbered for Lane {
+    fn number(&mut self) -> (&mut u64, &mut u64) {
+        (&mut self.seed, &mut self.session)
+    }
 }
 
 /// Environments of a store that step together.
@@ -186,24 +193,12 @@ impl StoreBatch {
     /// if there are `seeds`, else the next session of each environment's stream.
     pub fn reset(&mut self, seeds: Option<&[u64]>, mask: Option<&[bool]>) -> Result<()> {
         check_reset(self.num_envs, self.phases(), seeds, mask)?;
-        let masked = |env: usize| mask.is_none_or(|mask| mask[env]);
         let store = &*self.store;
         parallel::for_each(self.threads, self.chunks.iter_mut().collect(), |chunk| {
-            LOCAL.with_borrow_mut(|local| {
-                local.starting.clear();
-                let lanes = chunk.sessions.lanes.iter_mut().zip(&mut chunk.phases);
-                for (index, (lane, phase)) in lanes.enumerate() {
-                    let env = chunk.first + index;
-                    if masked(env) {
-                        match seeds {
-                            Some(seeds) => (lane.seed, lane.session) = (seeds[env], 0),
-                            None => lane.session = lane.session.wrapping_add(1),
-                        }
-                        *phase = Phase::Playing;
-                        local.starting.push(index);
-                    }
-                }
-                chunk.sessions.open(store, &local.starting);
+            LOCAL.with_borrow_mut(|Local { turns, .. }| {
+                let Chunk { first, sessions, phases, .. } = chunk;
+                turns.reset(*first, &mut sessions.lanes, phases, seeds, mask);
+                sessions.open(store, &turns.starting);
             });
         })
     }
@@ -318,38 +313,19 @@ impl Share<'_> {
     fn step(self, store: &Store, rules: &Rules, local: &mut Local) -> Result<(Vec<i64>, Vec<f32>)> {
         let Self { chunk, actions, .. } = self;
         let Chunk { first, sessions, phases, counters } = chunk;
-        let Local { workspace, playing, starting, executed } = local;
+        let Local { workspace, turns, executed: buffer } = local;
         let width = store.observation_width();
 
         // The executed actions; sessions that ended before start again.
-        playing.clear();
-        starting.clear();
-        for (lane, phase) in phases.iter_mut().enumerate() {
-            if *phase == Phase::Over {
-                *phase = Phase::Playing;
-                sessions.lanes[lane].session = sessions.lanes[lane].session.wrapping_add(1);
-                starting.push(lane);
-            } else {
-                playing.push(lane);
-            }
-        }
-        sessions.open(store, starting);
-        let range @ [low, high] = store.schema.action_range;
-        let mut executed_actions = actions;
-        if outside(actions, range) {
-            executed.clear();
-            executed.extend(actions.iter().map(|value| value.clamp(low, high)));
-            for lane in playing.iter().copied() {
-                self.clipped[lane] = outside(&actions[lane * ATTRIBUTES..][..ATTRIBUTES], range);
-            }
-            executed_actions = executed;
-        }
-        let action = |lane: usize| &executed_actions[lane * ATTRIBUTES..][..ATTRIBUTES];
-        sessions.show(store, workspace, playing, |_, lane| action(lane))?;
+        turns.begin(&mut sessions.lanes, phases);
+        sessions.open(store, &turns.starting);
+        let range = store.schema.action_range;
+        let actions = executed(actions, ATTRIBUTES, range, &turns.playing, self.clipped, buffer);
+        let action = |lane: usize| &actions[lane * ATTRIBUTES..][..ATTRIBUTES];
+        sessions.show(store, workspace, &turns.playing, |_, lane| action(lane))?;
 
         // Rewards, and what is told of the page.
-        starting.clear();
-        for index in playing.iter().copied() {
+        for index in turns.playing.iter().copied() {
             let lane = &sessions.lanes[index];
             counters.count(lane);
             let units = lane.units();
@@ -372,27 +348,24 @@ impl Share<'_> {
             if lane.over() {
                 self.terminated[index] = lane.end == End::Terminated;
                 self.truncated[index] = lane.end == End::Truncated;
-                starting.push(index);
+                turns.ended.push(index);
             }
         }
 
         // Ends of sessions.
-        let (mut finished, mut finals) = (Vec::new(), Vec::new());
+        let mut finished = (Vec::new(), Vec::new());
         if rules.autoreset == Autoreset::SameStep {
-            finals.resize(starting.len() * width, 0.0);
-            for (lane, out) in starting.iter().zip(finals.chunks_mut(width)) {
-                finished.push((*first + lane) as i64);
-                sessions.observe_into_zeros(store, *lane, out);
-                sessions.lanes[*lane].session = sessions.lanes[*lane].session.wrapping_add(1);
-            }
-            sessions.open(store, starting);
+            let observe = |lane, out: &mut [f32]| sessions.observe_into_zeros(store, lane, out);
+            finished = turns.finished(*first, width, observe);
+            turns.advance(&mut sessions.lanes);
+            sessions.open(store, &turns.ended);
         } else {
-            starting.iter().for_each(|lane| phases[*lane] = Phase::Over);
+            turns.ended.iter().for_each(|lane| phases[*lane] = Phase::Over);
         }
 
         for (lane, out) in self.observations.chunks_mut(width).enumerate() {
             sessions.observe_into_zeros(store, lane, out);
         }
-        Ok((finished, finals))
+        Ok(finished)
     }
 }

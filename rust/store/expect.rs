@@ -1,7 +1,8 @@
 //! Exact figures of simple policies in a store: how their sessions go, without simulating any.
 
-use super::calibrate::{CHECK_SAMPLES, Course};
+use super::course::Course;
 use super::model::CustomerModel;
+use super::world::CHECK_SAMPLES;
 use super::{ATTRIBUTES, Hour, Leave, Part, Store, Strength, clipped};
 use crate::error::{Error, Result};
 use crate::session::refused_value;

@@ -193,7 +193,7 @@ def test_the_summary_counts_the_rows(simulator: vtb.Simulator) -> None:
     assert (summary.pages, summary.sessions) == (len(clicks), 3_000)
     assert (summary.clicks, summary.second) == (clicks.sum(), played["second"].sum())
     assert summary.clicks > 0
-    assert summary.pages_with_click == np.count_nonzero(clicks)
+    assert summary.click_pages == np.count_nonzero(clicks)
     assert summary.clicks_squared == (by_session**2).sum()
     assert summary.pages_squared == (lengths**2).sum()
     assert summary.clicks_times_pages == (by_session * lengths).sum()

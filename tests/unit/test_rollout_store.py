@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ import virtualtb_fast as vtb
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.logs import OUTCOMES, STORE_COLUMNS, read_log
 from virtualtb_fast.policies import Policy
-from virtualtb_fast.store import GroundTruthStore
+from virtualtb_fast.rollout import Summary
+from virtualtb_fast.store import Counters, GroundTruthStore
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -156,6 +159,27 @@ def test_what_cannot_be_rolled_out_is_refused(shop: vtb.Simulator) -> None:
     plain = GroundTruthStore(3 << 32, calibrate=False, tau=0.6, b0=-4.5)
     with pytest.raises(InvalidArgumentError, match="27 numbers"):
         vtb.rollout(plain, Policy.constant(np.zeros(5)), sessions=1)
+
+
+def test_rollouts_and_environments_count_alike() -> None:
+    """What both count goes by the same names, and comes to the same."""
+    # Customers who leave without a purchase: sums over sessions differ from stream to stream.
+    store = GroundTruthStore(3 << 32, calibrate=False, tau=0.6, b0=-4.5)
+    envs = gymnasium.make_vec(
+        "virtualtb_fast:GroundTruthStore-v0", num_envs=1, store=store, autoreset_mode="SameStep"
+    )
+    envs.reset(seed=11)
+    while envs.counters().sessions < 40:
+        envs.step(np.zeros((1, 27), np.float32))
+    counters = envs.counters()
+    summary = vtb.rollout(store, "zero", sessions=40, seed=11).summary
+    other = vtb.rollout(store, "zero", sessions=40, seed=12).summary
+    names = {one.name for one in fields(Counters)} - {"outcomes"}
+    assert names <= {one.name for one in fields(Summary)}
+    for name in names:
+        counted = getattr(counters, name)
+        assert np.array_equal(counted, getattr(summary, name)), name
+        assert name == "sessions" or not np.array_equal(counted, getattr(other, name)), name
 
 
 def test_a_rollout_with_customers_of_ones_own() -> None:

@@ -1,56 +1,36 @@
 //! Snapshots of a batch: every environment's session, bound to store and size.
 //!
-//! Layout, little endian: magic, number of environments u64, store digest (64 ASCII), then for each
-//! environment the fields of [`Lane`] in their order, phase u8, the customer's field codes u8, the
-//! last page's items u32, the actions remembered f32, and the bits of candidates shown u64.
+//! After the header of [`crate::batch::snapshot`], for each environment: the fields of [`Lane`] in
+//! their order, phase u8, the customer's field codes u8, the last page's items u32, the actions
+//! remembered f32, and the bits of candidates shown u64.
 
 use super::super::customers::{ARCHETYPES, FIELDS, QUERIES, QUERY_FIELD};
 use super::super::lane::{End, Lane};
 use super::super::page::{MOST_PAGES, Saved};
 use super::super::{Hour, PAGE};
 use super::{Phase, StoreBatch};
-use crate::error::{Error, Result};
+use crate::batch::snapshot::{Header, Row, out_of_range};
+use crate::error::Result;
 use crate::logs::{self, OUTCOMES};
 
-const MAGIC: &[u8; 8] = b"vtbstor1";
-const DIGEST: usize = 64;
 const LANE: usize = 8 + 8 + 4 * 5 + 8 + 7 + 1;
 
-/// Takes little-endian values from the front of some bytes, which are long enough.
-struct Bytes<'a>(&'a [u8]);
-
-impl Bytes<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (value, rest) = self.0.split_first_chunk().expect("the length was checked");
-        self.0 = rest;
-        *value
-    }
-
-    fn word(&mut self) -> u32 {
-        u32::from_le_bytes(self.take())
-    }
-
-    fn long(&mut self) -> u64 {
-        u64::from_le_bytes(self.take())
-    }
-}
-
 impl StoreBatch {
-    /// Bytes of one environment.
-    fn state_size(&self) -> usize {
+    fn header(&self) -> Header<'_> {
         let (sessions, lane) = self.sessions().next().expect("there is an environment");
-        LANE + FIELDS.len()
-            + PAGE * 4
-            + sessions.history(lane).len() * 4
-            + sessions.struck(lane).len() * 8
+        let (history, struck) = (sessions.history(lane).len(), sessions.struck(lane).len());
+        Header {
+            magic: b"vtbstor1",
+            num_envs: self.num_envs(),
+            size: LANE + FIELDS.len() + PAGE * 4 + history * 4 + struck * 8,
+            place: "store",
+            digest: &self.store().digest,
+        }
     }
 
     /// A snapshot that [`Self::set_state`] takes back, also in another process.
     pub fn get_state(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(80 + self.num_envs() * self.state_size());
-        out.extend(MAGIC);
-        out.extend((self.num_envs() as u64).to_le_bytes());
-        out.extend(self.store().digest.as_bytes());
+        let mut out = self.header().begin();
         for ((sessions, index), phase) in self.sessions().zip(self.phases()) {
             let lane = &sessions.lanes[index];
             out.extend(lane.seed.to_le_bytes());
@@ -71,29 +51,9 @@ impl StoreBatch {
 
     /// Puts a snapshot back; on an error the batch is as it was.
     pub fn set_state(&mut self, state: &[u8]) -> Result<()> {
-        let fail = |reason: String| Error::format("state", reason);
-        let (header, size) = (MAGIC.len() + 8 + DIGEST, self.state_size());
-        if state.get(..8) != Some(MAGIC) {
-            return Err(fail("expected a snapshot of get_state, got other bytes".into()));
-        }
-        let expected = header + self.num_envs() * size;
-        let envs = state[8..].first_chunk().map(|envs| u64::from_le_bytes(*envs));
-        if envs != Some(self.num_envs() as u64) || state.len() != expected {
-            return Err(fail(format!(
-                "expected {} environments in {expected} bytes, got {} in {}",
-                self.num_envs(),
-                envs.map_or("none".into(), |envs| envs.to_string()),
-                state.len()
-            )));
-        }
-        let digest = &state[16..header];
-        if digest != self.store().digest.as_bytes() {
-            let got = String::from_utf8_lossy(digest);
-            return Err(fail(format!("expected store {}, got {got}", self.store().digest)));
-        }
-        let rows = state[header..].chunks(size).enumerate();
-        let saved = rows.map(|(env, bytes)| self.parse(env, bytes));
-        let saved: Vec<_> = saved.collect::<Result<_>>()?;
+        let rows = self.header().rows(state)?.enumerate();
+        let saved: Vec<_> =
+            rows.map(|(env, bytes)| self.parse(env, Row(bytes))).collect::<Result<_>>()?;
         let mut saved = saved.into_iter();
         for chunk in &mut self.chunks {
             for index in 0..chunk.phases.len() {
@@ -106,31 +66,23 @@ impl StoreBatch {
         Ok(())
     }
 
-    fn parse(&self, env: usize, bytes: &[u8]) -> Result<(Saved, Phase)> {
+    fn parse(&self, env: usize, mut row: Row<'_>) -> Result<(Saved, Phase)> {
         let (sessions, lane) = self.sessions().next().expect("there is an environment");
         let (history, struck) = (sessions.history(lane).len(), sessions.struck(lane).len());
         let store = self.store();
-        let fail = |what: &str, got: u64| {
-            Error::format("state", format!("environment {env}: {what} out of range: got {got}"))
-        };
-        let mut bytes = Bytes(bytes);
-        let (seed, session) = (bytes.long(), bytes.long());
-        let [shown, page, buys, cents, hour] = [(); 5].map(|()| bytes.word());
+        let fail = |what: &str, got: u64| out_of_range(env, what, got);
+        let (seed, session) = (row.long(), row.long());
+        let [shown, page, buys, cents, hour] = [(); 5].map(|()| row.word());
         let hour = f32::from_bits(hour);
-        let time_of_day = f64::from_bits(bytes.long());
-        let [archetype, query, bought, turned, outcome, slot, end, phase]: [u8; 8] = bytes.take();
+        let time_of_day = f64::from_bits(row.long());
+        let [archetype, query, bought, turned, outcome, slot, end, phase]: [u8; 8] = row.take();
         let end = match end {
             0 => End::Open,
             1 => End::Terminated,
             2 => End::Truncated,
             other => return Err(fail("end", other.into())),
         };
-        let phase = match phase {
-            0 => Phase::New,
-            1 => Phase::Playing,
-            2 => Phase::Over,
-            other => return Err(fail("phase", other.into())),
-        };
+        let phase = Phase::from_code(phase).ok_or_else(|| fail("phase", phase.into()))?;
         let bounds = [
             ("archetype", archetype, ARCHETYPES),
             ("query", query, QUERIES),
@@ -172,22 +124,22 @@ impl StoreBatch {
         if let Some((what, _, got)) = coherent.into_iter().find(|(_, good, _)| !good) {
             return Err(fail(what, got.into()));
         }
-        let customer: [u8; FIELDS.len()] = bytes.take();
+        let customer: [u8; FIELDS.len()] = row.take();
         for (field, (code, size)) in customer.iter().zip(FIELDS).enumerate() {
             if usize::from(*code) >= size || (field == QUERY_FIELD && *code != query) {
                 return Err(fail(&format!("field_{field}"), (*code).into()));
             }
         }
-        let items = [(); PAGE].map(|()| bytes.word());
+        let items = [(); PAGE].map(|()| row.word());
         if let Some(item) = items.iter().find(|item| u64::from(**item) >= store.config.items) {
             return Err(fail("item", (*item).into()));
         }
-        let history: Vec<f32> = (0..history).map(|_| f32::from_bits(bytes.word())).collect();
+        let history: Vec<f32> = (0..history).map(|_| f32::from_bits(row.word())).collect();
         let [low, high] = store.schema.action_range;
         if let Some(value) = history.iter().find(|value| !(low..=high).contains(*value)) {
             return Err(fail("remembered action", value.to_bits().into()));
         }
-        let struck: Vec<u64> = (0..struck).map(|_| bytes.long()).collect();
+        let struck: Vec<u64> = (0..struck).map(|_| row.long()).collect();
         let lane = Lane {
             seed,
             session,
