@@ -99,7 +99,11 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("popcnt")
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
                 Self::Avx2.available()
@@ -352,15 +356,28 @@ impl Kernels {
         dispatch!(self, first_uniforms(origins, out));
     }
 
+    /// The words of eight blocks of an origin, from one of them on, in order (see
+    /// [`crate::rng::fill_words`]).
+    pub fn words(self, origin: Origin, block: u32, out: &mut [u32; 4 * LANES]) {
+        dispatch!(self, words(origin, block, out));
+    }
+
+    /// How many bits are set.
+    pub fn ones(self, words: &[u64]) -> u64 {
+        dispatch!(self, ones(words))
+    }
+
     /// Replaces uniforms in [0, 1) by standard normal draws (see [`math::normal`]).
     pub fn normals(self, values: &mut [f32]) {
         dispatch!(self, normals(values));
     }
 
-    /// Positions of the `out.len()` largest scores, largest first, ties to the lower position, and
-    /// `u32::MAX` where the scores above minus infinity run out. No score may be NaN.
-    pub fn select(self, scores: &[f32], out: &mut [u32]) {
-        dispatch!(self, select(scores, out));
+    /// Of each row of scores, the positions of its k largest, largest first, ties to the lower
+    /// position, and `u32::MAX` where the scores above minus infinity run out. `out` has k places a
+    /// row. No score may be NaN.
+    pub fn select(self, rows: &[&[f32]], out: &mut [u32]) {
+        assert!(rows.is_empty() && out.is_empty() || out.len().is_multiple_of(rows.len()));
+        dispatch!(self, select(rows, out));
     }
 
     /// Replaces values by their hyperbolic tangents (see [`math::tanh`]).

@@ -134,6 +134,23 @@ pub fn fill(origin: Origin, out: &mut [f32]) {
     }
 }
 
+/// The words of eight blocks of an origin, from one of them on, in order.
+#[inline(always)]
+pub fn fill_words(origin: Origin, block: u32, out: &mut [u32; 4 * LANES]) {
+    let Origin { seed, session, page, purpose } = origin;
+    let mut counter =
+        [[0; LANES], [page; LANES], [session as u32; LANES], [(session >> 32) as u32; LANES]];
+    for (lane, word) in counter[0].iter_mut().enumerate() {
+        *word = counter_word(purpose, block + lane as u32);
+    }
+    let drawn = philox_lanes(counter, [[seed as u32; LANES], [(seed >> 32) as u32; LANES]]);
+    for lane in 0..LANES {
+        for word in 0..4 {
+            out[4 * lane + word] = drawn[word][lane];
+        }
+    }
+}
+
 /// The first four uniforms of each origin (at most [`LANES`] of them): `out[word][lane]`.
 #[inline(always)]
 pub fn fill_first(origins: &[Origin], out: &mut [[f32; LANES]; 4]) {
@@ -198,5 +215,10 @@ mod tests {
             assert_eq!(first[word][2], long[word]);
         }
         assert!(long.iter().all(|u| (0.0..1.0).contains(u)));
+        for block in [0, 3, 24] {
+            let mut words = [0; 4 * LANES];
+            fill_words(origin, block, &mut words);
+            assert_eq!(words.map(unit), long[4 * block as usize..][..4 * LANES]);
+        }
     }
 }

@@ -162,7 +162,7 @@ impl Catalog {
         for other in others {
             self.intersect(&mut bits, other)?;
         }
-        let count = bits.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
+        let count = Kernels::best()?.ones(&bits);
         if count <= SHORT.max(rows / LISTED) {
             return Ok(Selection::Positions(listed(&bits)));
         }
@@ -301,7 +301,7 @@ impl Catalog {
             Test::Listed(_) => return true,
             Test::Categories { of: Codes::One(_), wanted: Wanted::One(_), .. } => 16,
             Test::Categories { .. } => 2,
-            Test::Range { .. } => 8,
+            Test::Range { .. } => 24,
         };
         part.count > self.rows() / share
     }

@@ -13,6 +13,9 @@ use crate::search::{self, MOST_K, NO_ROW, Search, list};
 /// Most queries with rows of their own that a thread answers in one piece.
 const TILE: usize = 256;
 
+/// Queries with rows of their own whose answers are selected together.
+const TOGETHER: usize = 8;
+
 /// Rows that are scored between two looks at the clock, unless a query has more.
 const PAUSE: usize = 10_000;
 
@@ -75,38 +78,50 @@ impl Catalog {
         self.check_own(queries.len() / self.dimensions(), own)?;
         let (kernels, view, dimensions) = (Kernels::best()?, self.view(), self.dimensions());
         let place = self.values::<u32>(Kind::Positions, 0);
-        let one = |query: usize, buffers: &mut Buffers, go_on: &dyn Fn() -> bool, out: Out<'_>| {
-            let weights = &queries[query * dimensions..][..dimensions];
-            if own.conditions.is_empty() {
-                if !buffers.take(own.rows(query), place) {
-                    return Err(self.altered("positions of items"));
-                }
-                return list::run_own(kernels, &view, query, weights, buffers, go_on, out.0, out.1);
-            }
+        let weights = |query: usize| &queries[query * dimensions..][..dimensions];
+        let filtered = |query: usize, go_on: &dyn Fn() -> bool, (rows, scores): Out<'_>| {
             let selection = self.select_among(own.conditions, own.rows(query))?;
-            let allowed = selection.allowed();
-            let job = Search { queries: weights, first: query, k, allowed, threads: 1 };
+            let (queries, allowed) = (weights(query), selection.allowed());
+            let job = Search { queries, first: query, k, allowed, threads: 1 };
             let tick = || if go_on() { Ok(()) } else { Err(Error::Interrupted) };
-            search::search(kernels, &view, job, &tick, out.0, out.1)
+            search::search(kernels, &view, job, &tick, rows, scores)
+        };
+        let scored = |query: usize, buffers: &mut Buffers, go_on: &dyn Fn() -> bool| {
+            if !buffers.take(own.rows(query), place) {
+                return Err(self.altered("positions of items"));
+            }
+            list::score_own(kernels, &view, query, weights(query), k, buffers, go_on)
         };
         let tile = own.ends.len().div_ceil(threads).clamp(1, TILE);
         let work = |index: u64, go_on: &dyn Fn() -> bool| {
             let first = index as usize * tile;
             let count = tile.min(own.ends.len() - first);
             let (mut rows, mut scores) = (vec![NO_ROW; count * k], vec![0.0; count * k]);
-            let mut buffers = Buffers::default();
-            let out = rows.chunks_exact_mut(k).zip(scores.chunks_exact_mut(k));
-            let mut scored = 0;
-            for (query, out) in (first..).zip(out) {
-                // A look at the clock costs as much as some rows.
-                scored += own.rows(query).len();
-                if scored > PAUSE {
-                    scored = 0;
-                    if !go_on() {
-                        break;
+            let mut buffers = vec![Buffers::default(); TOGETHER.min(count)];
+            let out = rows.chunks_mut(TOGETHER * k).zip(scores.chunks_mut(TOGETHER * k));
+            let mut looked = 0;
+            for (first, (rows, scores)) in (first..).step_by(TOGETHER).zip(out) {
+                let buffers = &mut buffers[..rows.len() / k];
+                for (place, buffers) in buffers.iter_mut().enumerate() {
+                    let query = first + place;
+                    // A look at the clock costs as much as some rows.
+                    looked += own.rows(query).len();
+                    if looked > PAUSE {
+                        looked = 0;
+                        if !go_on() {
+                            return Ok((Vec::new(), Vec::new()));
+                        }
+                    }
+                    if own.conditions.is_empty() {
+                        scored(query, buffers, go_on)?;
+                    } else {
+                        let out = place * k..(place + 1) * k;
+                        filtered(query, go_on, (&mut rows[out.clone()], &mut scores[out]))?;
                     }
                 }
-                one(query, &mut buffers, go_on, out)?;
+                if own.conditions.is_empty() {
+                    list::select_own(kernels, buffers, rows, scores);
+                }
             }
             Ok((rows, scores))
         };

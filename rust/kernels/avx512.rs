@@ -5,14 +5,17 @@
 //! halves gain little over AVX2, those with two full units up to twice. A last half panel has only
 //! eight columns and is left to the AVX2 tile.
 
+mod select;
+
+use select::load;
+pub use select::select;
+
 use std::arch::x86_64::{
-    __m512, __m512i, _CMP_EQ_OQ, _CMP_GE_OQ, _CMP_GT_OQ, _mm512_add_epi32, _mm512_alignr_epi32,
-    _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
-    _mm512_cmplt_epi32_mask, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_add_epi32, _mm512_mask_compress_ps, _mm512_mask_reduce_min_ps,
-    _mm512_maskz_compress_epi32, _mm512_max_ps, _mm512_movepi32_mask, _mm512_mul_ps,
-    _mm512_set_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512i, _CMP_LE_OQ, _mm512_add_epi32, _mm512_and_si512, _mm512_cmp_ps_mask,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps,
+    _mm512_movepi32_mask, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
@@ -119,16 +122,39 @@ pub fn categorical(job: Categorical<'_>) {
     scalar::categorical(job);
 }
 
-/// Bound by memory: wider registers would not help.
+/// See [`super::Kernels::within`]: sixteen comparisons at a time give sixteen bits.
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn within(values: &[f32], low: f32, high: f32, words: &mut [u64]) {
-    super::avx2::within(values, low, high, words);
+    let (lows, highs) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
+    let whole = values.as_chunks::<64>().0;
+    for (word, values) in words.iter_mut().zip(whole) {
+        *word = 0;
+        for (index, block) in values.as_chunks().0.iter().enumerate() {
+            let block = load(block);
+            let inside = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(lows, block)
+                & _mm512_cmp_ps_mask::<_CMP_LE_OQ>(block, highs);
+            *word |= u64::from(inside) << (PANEL * index);
+        }
+    }
+    scalar::within(&values[64 * whole.len()..], low, high, &mut words[whole.len()..]);
 }
 
 /// Bound by memory: wider registers would not help.
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
     super::avx2::equal_bytes(values, wanted, words);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma,popcnt")]
+pub fn ones(words: &[u64]) -> u64 {
+    scalar::ones(words)
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn words(origin: Origin, block: u32, out: &mut [u32; 4 * LANES]) {
+    scalar::words(origin, block, out);
 }
 
 /// The scalar source, compiled for this instruction set.
@@ -159,144 +185,6 @@ pub fn tanh(values: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
     scalar::sum_rows(start, table, rows, out);
-}
-
-/// See [`super::select`]: the same bound and ranks, with 16 scores to a register. Scores that
-/// pass are packed without branches, since which of them do cannot be predicted.
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-pub fn select(scores: &[f32], out: &mut [u32]) {
-    let k = out.len();
-    if k == 0 || k > PANEL {
-        return scalar::select(scores, out);
-    }
-    let (blocks, rest) = scores.as_chunks::<PANEL>();
-    let mut last = [f32::NEG_INFINITY; PANEL];
-    last[..rest.len()].copy_from_slice(rest);
-    let maxima = blocks.iter().fold(load(&last), |most, block| _mm512_max_ps(load(block), most));
-    let mut bound = kth_largest(maxima, k as i32);
-    if bound == f32::NEG_INFINITY {
-        return scalar::select(scores, out);
-    }
-    let mut passed = [f32::NEG_INFINITY.to_bits(); 2 * PANEL];
-    let mut positions = [0; 2 * PANEL];
-    let count = loop {
-        let count = pass(blocks, &last, bound, &mut passed, &mut positions);
-        if count <= PANEL {
-            break count;
-        }
-        // More than a register of them: the k-th of the first 16 is a higher bound, but for ties.
-        let higher = kth_largest(first(&passed), k as i32);
-        if higher <= bound {
-            return scalar::select(scores, out);
-        }
-        bound = higher;
-    };
-    let before = ranks(first(&passed));
-    let mut ordered = [u32::MAX; PANEL];
-    let mut ranks = [0_u32; PANEL];
-    spill(before, &mut ranks);
-    for lane in 0..count {
-        ordered[ranks[lane] as usize % PANEL] = positions[lane];
-    }
-    out.copy_from_slice(&ordered[..k]);
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn load(block: &[f32; PANEL]) -> __m512 {
-    // SAFETY: 16 values are read from an array of 16.
-    unsafe { _mm512_loadu_ps(block.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn spill(values: __m512i, to: &mut [u32; PANEL]) {
-    // SAFETY: 16 values are written to an array of 16.
-    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), values) }
-}
-
-/// The first 16 scores that passed.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn first(passed: &[u32; 2 * PANEL]) -> __m512 {
-    load(&std::array::from_fn(|lane| f32::from_bits(passed[lane])))
-}
-
-/// Packs the scores (as bits) that reach the bound, and their positions, until there are more than 16;
-/// returns their number. What stands behind them is minus infinity.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn pass(
-    blocks: &[[f32; PANEL]],
-    last: &[f32; PANEL],
-    bound: f32,
-    passed: &mut [u32; 2 * PANEL],
-    positions: &mut [u32; 2 * PANEL],
-) -> usize {
-    let bound = _mm512_set1_ps(bound);
-    let none = _mm512_set1_ps(f32::NEG_INFINITY);
-    let mut position = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    let mut count = 0;
-    for block in blocks.iter().chain(std::iter::once(last)) {
-        let values = load(block);
-        let mask = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(values, bound);
-        let kept = _mm512_mask_compress_ps(none, mask, values);
-        let places = _mm512_maskz_compress_epi32(mask, position);
-        // `count` is at most 16 here, so that 16 more values fit.
-        if let Some(to) = passed[count..].first_chunk_mut() {
-            spill(_mm512_castps_si512(kept), to);
-        }
-        if let Some(to) = positions[count..].first_chunk_mut() {
-            spill(places, to);
-        }
-        count += mask.count_ones() as usize;
-        if count > PANEL {
-            break;
-        }
-        position = _mm512_add_epi32(position, _mm512_set1_epi32(PANEL as i32));
-    }
-    count
-}
-
-/// For each lane, how many come before it: larger ones, and equal ones in lower lanes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn ranks(values: __m512) -> __m512i {
-    let mut before = _mm512_setzero_si512();
-    let one = _mm512_set1_epi32(1);
-    // Each lane against the lane `turn` places on, round the register.
-    macro_rules! turns {
-        ($($turn:literal)*) => {$(
-            let as_bits = _mm512_castps_si512(values);
-            let rival = _mm512_castsi512_ps(_mm512_alignr_epi32::<$turn>(as_bits, as_bits));
-            // Rivals of the lowest 16 - turn lanes stand in higher lanes: they must be larger.
-            let larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(rival, values);
-            let equal = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(rival, values);
-            let lower = !(0xffff_u16 >> $turn);
-            before = _mm512_mask_add_epi32(before, larger | (equal & lower), before, one);
-        )*};
-    }
-    turns!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    before
-}
-
-/// The k-th largest lane, 1 <= k <= 16: the smallest that fewer than k are larger than.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn kth_largest(values: __m512, k: i32) -> f32 {
-    let mut larger = _mm512_setzero_si512();
-    let one = _mm512_set1_epi32(1);
-    macro_rules! turns {
-        ($($turn:literal)*) => {$(
-            let as_bits = _mm512_castps_si512(values);
-            let rival = _mm512_castsi512_ps(_mm512_alignr_epi32::<$turn>(as_bits, as_bits));
-            let mask = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(rival, values);
-            larger = _mm512_mask_add_epi32(larger, mask, larger, one);
-        )*};
-    }
-    turns!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    let among = _mm512_cmplt_epi32_mask(larger, _mm512_set1_epi32(k));
-    _mm512_mask_reduce_min_ps(among, values)
 }
 
 /// The scalar source, compiled for this instruction set.

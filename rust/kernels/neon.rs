@@ -124,6 +124,18 @@ pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
 
 /// The scalar source, compiled for this instruction set.
 #[target_feature(enable = "neon")]
+pub fn ones(words: &[u64]) -> u64 {
+    scalar::ones(words)
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn words(origin: Origin, block: u32, out: &mut [u32; 4 * LANES]) {
+    scalar::words(origin, block, out);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {
     scalar::uniforms(origin, out);
 }
@@ -154,8 +166,8 @@ pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
 
 /// The scalar source, compiled for this instruction set.
 #[target_feature(enable = "neon")]
-pub fn select(scores: &[f32], out: &mut [u32]) {
-    scalar::select(scores, out);
+pub fn select(rows: &[&[f32]], out: &mut [u32]) {
+    scalar::select(rows, out);
 }
 
 /// The scalar source, compiled for this instruction set.

@@ -135,6 +135,18 @@ pub fn equal_bytes(values: &[u8], wanted: u8, words: &mut [u64]) {
     answers(values, words, |value| value == wanted);
 }
 
+/// See [`super::Kernels::ones`].
+#[inline(always)]
+pub fn ones(words: &[u64]) -> u64 {
+    words.iter().map(|word| u64::from(word.count_ones())).sum()
+}
+
+/// See [`rng::fill_words`].
+#[inline(always)]
+pub fn words(origin: Origin, block: u32, out: &mut [u32; 4 * LANES]) {
+    rng::fill_words(origin, block, out);
+}
+
 /// See [`rng::fill`].
 #[inline(always)]
 pub fn uniforms(origin: Origin, out: &mut [f32]) {
@@ -165,8 +177,14 @@ pub fn tanh(values: &mut [f32]) {
 
 /// See [`super::Kernels::select`].
 #[inline(always)]
-pub fn select(scores: &[f32], out: &mut [u32]) {
-    select::select(scores, out);
+pub fn select(rows: &[&[f32]], out: &mut [u32]) {
+    if rows.is_empty() {
+        return;
+    }
+    let k = out.len() / rows.len();
+    for (row, scores) in rows.iter().enumerate() {
+        select::select(scores, &mut out[row * k..][..k]);
+    }
 }
 
 /// See [`super::Kernels::sum_rows`].

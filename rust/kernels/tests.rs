@@ -171,7 +171,10 @@ proptest! {
             kernels.normals(&mut normals);
             let mut tanh = normals.clone();
             kernels.tanh(&mut tanh);
-            [bits(&uniforms), bits(&normals), bits(&tanh), bits(first.as_flattened())]
+            let mut words = [0; 4 * LANES];
+            kernels.words(origin, session as u32 % 1000, &mut words);
+            let first = bits(first.as_flattened());
+            [bits(&uniforms), bits(&normals), bits(&tanh), first, words.to_vec()]
         };
         let want = run(Kernels(Isa::Scalar));
         for kernels in sets() {
@@ -273,10 +276,97 @@ proptest! {
                 let inside = values.get(at).is_some_and(|value| low <= *value && *value <= high);
                 prop_assert_eq!(bit(&words, at), inside, "{} of {}", at, count);
             }
+            let inside = values.iter().filter(|value| (low..=high).contains(*value)).count();
+            prop_assert_eq!(kernels.ones(&words), inside as u64);
             kernels.equal_bytes(&codes, 2, &mut words);
             for at in 0..64 * words.len() {
                 prop_assert_eq!(bit(&words, at), codes.get(at) == Some(&2));
             }
         }
     }
+}
+
+/// Full sorts of scores, the first k positions each.
+fn sorted(rows: &[&[f32]], k: usize) -> Vec<u32> {
+    let one = |scores: &&[f32]| {
+        let finite = |at: &u32| scores[*at as usize] != f32::NEG_INFINITY;
+        let mut order: Vec<u32> = (0..scores.len() as u32).filter(finite).collect();
+        // Stable, so that the lower of two equal ones comes first.
+        order.sort_by(|a, b| scores[*b as usize].partial_cmp(&scores[*a as usize]).unwrap());
+        order.resize(order.len().max(k), u32::MAX);
+        order.truncate(k);
+        order
+    };
+    rows.iter().flat_map(one).collect()
+}
+
+/// Rows of different lengths: mostly different scores, or few different ones, or many struck out.
+fn scores() -> impl Strategy<Value = Vec<Vec<f32>>> {
+    let value = prop_oneof![
+        6 => (-1.0_f32..1.0).prop_map(|v| v * v * v),
+        1 => Just(0.0), 1 => Just(-0.0),
+    ];
+    let tied = prop_oneof![3 => (-2..3).prop_map(|v| v as f32), 1 => Just(f32::NEG_INFINITY)];
+    let struck = prop_oneof![1 => -1.0_f32..1.0, 4 => Just(f32::NEG_INFINITY)];
+    let row = prop_oneof![
+        4 => prop::collection::vec(value, 0..300),
+        1 => prop::collection::vec(tied, 0..300),
+        1 => prop::collection::vec(struck, 0..300),
+    ];
+    prop::collection::vec(row, 0..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn selections_are_those_of_a_full_sort(rows in scores(), k in prop_oneof![Just(10), 1..40_usize]) {
+        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let want = sorted(&rows, k);
+        for kernels in sets() {
+            let mut got = vec![9; rows.len() * k];
+            kernels.select(&rows, &mut got);
+            prop_assert_eq!(&got, &want, "{:?}", kernels);
+        }
+    }
+
+    /// A row's selection does not depend on the rows beside it, nor leaks into what they have.
+    #[test]
+    fn rows_are_selected_from_by_themselves(rows in scores()) {
+        for kernels in sets() {
+            let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+            let mut together = vec![9; rows.len() * 10];
+            kernels.select(&rows, &mut together);
+            for (row, together) in rows.iter().zip(together.chunks(10)) {
+                let mut alone = [9; 10];
+                kernels.select(&[row], &mut alone);
+                prop_assert_eq!(&alone[..], together, "{:?}", kernels);
+            }
+        }
+    }
+}
+
+/// The comparison with a full sort can fail: selections made wrong on purpose do.
+#[test]
+fn wrong_selections_are_caught() {
+    let rows: Vec<Vec<f32>> = (0..9).map(|row| values(row, 7, 200)).collect();
+    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+    let select = |rows: &[&[f32]]| {
+        let mut out = vec![0; rows.len() * 10];
+        Kernels::SCALAR.select(rows, &mut out);
+        out
+    };
+    let want = sorted(&rows, 10);
+    assert_eq!(select(&rows), want);
+    let short: Vec<&[f32]> = rows.iter().map(|row| &row[..192]).collect();
+    assert_ne!(select(&short), want, "the last block left out");
+    let rounded: Vec<Vec<f32>> =
+        rows.iter().map(|row| row.iter().map(|v| (v / 4096.0).round()).collect()).collect();
+    assert_ne!(select(&rounded.iter().map(Vec::as_slice).collect::<Vec<_>>()), want, "rounded");
+    let shifted: Vec<&[f32]> = rows.iter().cycle().skip(1).take(9).copied().collect();
+    assert_ne!(select(&shifted), want, "a row's neighbour in its place");
+    // Ties the other way round.
+    let equal = [1.0; 40];
+    assert_eq!(select(&[&equal]), (0..10).collect::<Vec<_>>());
+    assert_ne!(select(&[&equal]), (30..40).rev().collect::<Vec<_>>());
 }

@@ -8,7 +8,7 @@
 //! ties to the lower place leaves them to the lower row.
 
 use crate::error::Result;
-use crate::kernels::{Dense, Kernels, PANEL, Panels, Start};
+use crate::kernels::{Dense, Kernels, PANEL, Panels, Start, TILE};
 use crate::search::best::{Best, Scored, keep_best};
 use crate::search::index::View;
 use crate::search::packed::PackedRows;
@@ -22,8 +22,8 @@ const STRIDE: usize = 256;
 /// Lists up to this long are selected from in one piece, if few rows are wanted.
 const ONE_PIECE: usize = 4096;
 
-/// Buffers of a thread that answers one query after the other.
-#[derive(Debug, Default)]
+/// Rows of one query, and what they score.
+#[derive(Clone, Debug, Default)]
 pub struct Buffers {
     rows: Vec<u32>,
     positions: Vec<u32>,
@@ -59,48 +59,58 @@ fn all_finite(scores: &[f32]) -> bool {
     sums.iter().chain(rest).all(|score| score * 0.0 == 0.0)
 }
 
-/// The best rows of one query among those in the buffers. Writes k rows and scores, padded; nothing
-/// of use once `go_on` says no.
-#[allow(clippy::too_many_arguments, reason = "one call, all of it needed")]
-pub fn run_own(
+/// Scores the rows in the buffers for one query; nothing of use once `go_on` says no.
+pub fn score_own(
     kernels: Kernels,
     view: &View<'_>,
     query: usize,
     weights: &[f32],
+    k: usize,
     buffers: &mut Buffers,
     go_on: &dyn Fn() -> bool,
-    rows: &mut [u32],
-    scores: &mut [f32],
 ) -> Result<()> {
-    let Buffers { rows: list, positions, scores: scored } = buffers;
-    scored.resize(list.len(), 0.0);
-    kernels.dots(weights, view.attributes, positions, scored);
-    if !all_finite(scored) {
+    let Buffers { positions, scores, .. } = buffers;
+    scores.resize(positions.len(), 0.0);
+    kernels.dots(weights, view.attributes, positions, scores);
+    if !all_finite(scores) {
         positions.sort_unstable();
         let allowed = Allowed::Positions(positions);
-        reference::checked(kernels, view, query, weights, rows.len(), allowed, go_on)?;
-    }
-    let k = rows.len();
-    if k <= PANEL && list.len() <= ONE_PIECE {
-        kernels.select(scored, rows);
-        for (row, score) in rows.iter_mut().zip(scores) {
-            (*row, *score) = match list.get(*row as usize) {
-                Some(found) => (*found, scored[*row as usize]),
-                None => (NO_ROW, f32::NEG_INFINITY),
-            };
-        }
-        return Ok(());
-    }
-    let all = list.iter().zip(scored.iter());
-    let mut best: Vec<_> = all.map(|(row, score)| Scored { score: *score, row: *row }).collect();
-    keep_best(&mut best, k);
-    best.sort_unstable_by(Scored::before);
-    let padding = Scored { score: f32::NEG_INFINITY, row: NO_ROW };
-    let answers = best.into_iter().chain(std::iter::repeat(padding));
-    for ((row, score), best) in rows.iter_mut().zip(scores).zip(answers) {
-        (*row, *score) = (best.row, best.score);
+        reference::checked(kernels, view, query, weights, k, allowed, go_on)?;
     }
     Ok(())
+}
+
+/// The best rows of some queries, each among those scored in its buffers: k rows and scores a
+/// query, padded.
+pub fn select_own(kernels: Kernels, own: &[Buffers], rows: &mut [u32], scores: &mut [f32]) {
+    let k = rows.len().checked_div(own.len()).unwrap_or(0);
+    if k <= PANEL && own.iter().all(|own| own.rows.len() <= ONE_PIECE) {
+        let each: Vec<&[f32]> = own.iter().map(|own| &own.scores[..]).collect();
+        kernels.select(&each, rows);
+        let answers = rows.chunks_mut(k).zip(scores.chunks_mut(k));
+        for (Buffers { rows: list, scores: scored, .. }, (rows, scores)) in own.iter().zip(answers)
+        {
+            for (row, score) in rows.iter_mut().zip(scores) {
+                (*row, *score) = match list.get(*row as usize) {
+                    Some(found) => (*found, scored[*row as usize]),
+                    None => (NO_ROW, f32::NEG_INFINITY),
+                };
+            }
+        }
+        return;
+    }
+    let padding = Scored { score: f32::NEG_INFINITY, row: NO_ROW };
+    for (own, (rows, scores)) in own.iter().zip(rows.chunks_mut(k).zip(scores.chunks_mut(k))) {
+        let all = own.rows.iter().zip(&own.scores);
+        let mut best: Vec<_> =
+            all.map(|(row, score)| Scored { score: *score, row: *row }).collect();
+        keep_best(&mut best, k);
+        best.sort_unstable_by(Scored::before);
+        let answers = best.into_iter().chain(std::iter::repeat(padding));
+        for ((row, score), best) in rows.iter_mut().zip(scores).zip(answers) {
+            (*row, *score) = (best.row, best.score);
+        }
+    }
 }
 
 /// [`run`] for few answers from a list of one piece.
@@ -118,39 +128,47 @@ fn run_piece(
     let mut listed: Vec<_> = positions.iter().map(|p| (view.order[*p as usize], *p)).collect();
     listed.sort_unstable();
     let (rows, places): (Vec<u32>, Vec<u32>) = listed.into_iter().unzip();
-    let mut stride = rows.len();
-    let mut scores;
-    if queries < MANY {
-        scores = vec![0.0; queries * stride];
-        for (weights, scores) in weights.chunks_exact(dimensions).zip(scores.chunks_mut(stride)) {
-            kernels.dots(weights, view.attributes, &places, scores);
+    let few = queries < MANY;
+    let packed = (!few).then(|| {
+        let row = |place: &u32| &view.attributes[*place as usize * dimensions..][..dimensions];
+        let attributes: Vec<f32> = places.iter().flat_map(row).copied().collect();
+        PackedRows::pack(&attributes, dimensions)
+    });
+    let stride = packed.as_ref().map_or(rows.len(), PackedRows::stride);
+    let mut scores = vec![0.0; queries.min(TILE) * stride];
+    let mut chosen = [0; TILE * PANEL];
+    let mut found = Vec::with_capacity(queries);
+    for (tile, weights) in weights.chunks(TILE * dimensions).enumerate() {
+        let count = weights.len() / dimensions;
+        let scores = &mut scores[..count * stride];
+        match &packed {
+            Some(packed) => packed.score(kernels, count, weights, scores),
+            None => {
+                let each = weights.chunks_exact(dimensions).zip(scores.chunks_mut(stride));
+                each.for_each(|(w, scores)| kernels.dots(w, view.attributes, &places, scores));
+            }
         }
-    } else {
-        let attributes: Vec<f32> = places
-            .iter()
-            .flat_map(|place| &view.attributes[*place as usize * dimensions..][..dimensions])
-            .copied()
-            .collect();
-        let packed = PackedRows::pack(&attributes, dimensions);
-        stride = packed.stride();
-        scores = vec![0.0; queries * stride];
-        packed.score(kernels, queries, weights, &mut scores);
+        let each: Vec<&[f32]> = scores.chunks(stride).map(|s| &s[..rows.len()]).collect();
+        for (query, (weights, scores)) in weights.chunks(dimensions).zip(&each).enumerate() {
+            if !all_finite(scores) {
+                let query = first + tile * TILE + query;
+                let allowed = Allowed::Positions(positions);
+                reference::checked(kernels, view, query, weights, k, allowed, go_on)?;
+            }
+        }
+        let chosen = &mut chosen[..count * k];
+        kernels.select(&each, chosen);
+        for (scores, chosen) in each.iter().zip(chosen.chunks(k)) {
+            let scored = |place: &u32| {
+                let row = *rows.get(*place as usize)?;
+                Some(Scored { score: scores[*place as usize], row })
+            };
+            let mut best = Vec::with_capacity(k);
+            best.extend(chosen.iter().filter_map(scored));
+            found.push(best);
+        }
     }
-    let mut chosen = [0; PANEL];
-    let one = |(query, scores): (usize, &[f32])| {
-        if !all_finite(&scores[..rows.len()]) {
-            let weights = &weights[query * dimensions..][..dimensions];
-            let allowed = Allowed::Positions(positions);
-            reference::checked(kernels, view, first + query, weights, k, allowed, go_on)?;
-        }
-        kernels.select(&scores[..rows.len()], &mut chosen[..k]);
-        let found = chosen[..k].iter().filter_map(|place| {
-            let row = *rows.get(*place as usize)?;
-            Some(Scored { score: scores[*place as usize], row })
-        });
-        Ok(found.collect())
-    };
-    scores.chunks(stride).enumerate().map(one).collect()
+    Ok(found)
 }
 
 /// The best rows of each query among the positions; `first` is the first query's number, for

@@ -71,9 +71,7 @@ impl PackedRows {
         assert!(k > 0 && out.len() == queries * k);
         scores.resize(queries * self.stride(), 0.0);
         self.score(kernels, queries, weights, scores);
-        for (scores, out) in scores.chunks(self.stride()).zip(out.chunks_mut(k)) {
-            kernels.select(scores, out);
-        }
+        kernels.select(&scores.chunks(self.stride()).collect::<Vec<_>>(), out);
     }
 }
 

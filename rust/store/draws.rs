@@ -4,7 +4,8 @@
 //! The functions behind them (logarithm, exponential) come from the crate `libm`, which is plain
 //! Rust arithmetic: unlike `std`'s, which ask the platform, they give the same bits everywhere.
 
-use crate::rng::{LANES, Origin, counter_word, philox_lanes};
+use crate::kernels::Kernels;
+use crate::rng::{LANES, Origin};
 
 /// Words of one refill: a block for each lane.
 const WORDS: usize = 4 * LANES;
@@ -26,6 +27,7 @@ impl Draws {
         Self { origin, block: 0, words: [0; WORDS], next: WORDS, spare: None }
     }
 
+    #[inline]
     fn word(&mut self) -> u32 {
         if self.next == WORDS {
             self.refill();
@@ -34,24 +36,17 @@ impl Draws {
         self.words[self.next - 1]
     }
 
+    #[inline(never)]
     fn refill(&mut self) {
-        let Origin { seed, session, page, purpose } = self.origin;
-        let mut counter =
-            [[0; LANES], [page; LANES], [session as u32; LANES], [(session >> 32) as u32; LANES]];
-        for (lane, word) in counter[0].iter_mut().enumerate() {
-            *word = counter_word(purpose, self.block + lane as u32);
-        }
-        let drawn = philox_lanes(counter, [[seed as u32; LANES], [(seed >> 32) as u32; LANES]]);
-        for lane in 0..LANES {
-            for word in 0..4 {
-                self.words[4 * lane + word] = drawn[word][lane];
-            }
-        }
+        // The same words on every instruction set.
+        let kernels = Kernels::best().unwrap_or(Kernels::SCALAR);
+        kernels.words(self.origin, self.block, &mut self.words);
         self.block += LANES as u32;
         self.next = 0;
     }
 
     /// A uniform in [0, 1) of 53 bits: the middle of none of its cells, exact in f64.
+    #[inline]
     pub fn uniform(&mut self) -> f64 {
         let bits = u64::from(self.word()) << 32 | u64::from(self.word());
         (bits >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)

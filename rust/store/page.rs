@@ -234,14 +234,15 @@ impl Sessions {
             }
         }
         shelf.packed.score(kernels, rows, weights, scores);
-        let pages = scores.chunks_mut(stride).zip(positions.chunks_mut(PAGE));
-        for ((scores, page), place) in pages.zip(places) {
-            if self.words > 0 {
+        if self.words > 0 {
+            for (scores, place) in scores.chunks_mut(stride).zip(places) {
                 let bits = self.struck_of(lanes[*place as usize], store.config.candidates);
                 strike_out(&self.struck[bits], scores);
             }
-            kernels.select(scores, page);
         }
+        let mut each: [&[f32]; TILE] = [&[]; TILE];
+        each.iter_mut().zip(scores.chunks(stride)).for_each(|(each, scores)| *each = scores);
+        kernels.select(&each[..rows], &mut positions[..rows * PAGE]);
         // Step 4.
         let answers = &mut answers[..rows];
         let pages = Pages { store, sessions: self, lanes, places, positions, actions };

@@ -100,7 +100,7 @@ impl<'a> World<'a> {
                     for shown in pages[index - number..index].as_flattened() {
                         scores[*shown as usize] = f32::NEG_INFINITY;
                     }
-                    self.kernels.select(&scores, &mut pages[index]);
+                    self.kernels.select(&[&scores], &mut pages[index]);
                 }
                 pages
             });
