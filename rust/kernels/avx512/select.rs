@@ -27,8 +27,6 @@ use super::super::{PANEL, scalar};
 const ROWS: usize = 8;
 /// Scores of a row that may pass.
 const MOST: usize = PANEL;
-/// With fewer rows than this, one after the other is faster.
-const FEW: usize = 3;
 
 /// Sorts sixteen vectors, largest first in each lane: a network of 60 comparators in ten layers.
 macro_rules! sort {
@@ -61,16 +59,14 @@ pub fn select(rows: &[&[f32]], out: &mut [u32]) {
     let mut passed = [Passed::NONE; ROWS];
     for (group, rows) in rows.chunks(ROWS).enumerate() {
         let out = &mut out[group * ROWS * k..];
-        if rows.len() < FEW || rows.iter().any(|row| row.len() < PANEL) {
+        if rows.iter().any(|row| row.len() < PANEL) {
             one_by_one(rows, &mut out[..rows.len() * k]);
             continue;
         }
-        // Rows beyond the last repeat it; nobody reads what they find.
-        let all: [&[f32]; ROWS] = std::array::from_fn(|row| rows[row.min(rows.len() - 1)]);
-        let bounds = bounds(&all, k);
+        let bounds = bounds(rows, k);
         let mut usual = [false; ROWS];
-        for row in 0..ROWS {
-            passed[row].fill(all[row], bounds[row]);
+        for row in 0..rows.len() {
+            passed[row].fill(rows[row], bounds[row]);
             usual[row] = bounds[row] > f32::NEG_INFINITY && passed[row].count <= MOST;
         }
         let ranked = rank(&passed);
@@ -119,10 +115,10 @@ fn blocks(row: &[f32]) -> (&[[f32; PANEL]], &[f32; PANEL], u16) {
     (blocks, row.last_chunk().expect("a whole block"), mask)
 }
 
-/// For each row, a score that at least k of its scores reach, or minus infinity.
+/// For each of up to eight rows, a score that at least k of its scores reach, or minus infinity.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn bounds(rows: &[&[f32]; ROWS], k: usize) -> [f32; ROWS] {
+fn bounds(rows: &[&[f32]], k: usize) -> [f32; ROWS] {
     let mut maxima = [_mm512_setzero_ps(); 2 * ROWS];
     for (row, scores) in rows.iter().enumerate() {
         let (blocks, last, mask) = blocks(scores);
