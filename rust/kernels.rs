@@ -38,6 +38,9 @@ macro_rules! dispatch {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod heads;
+#[cfg(test)]
+mod heads_tests;
 pub mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;

@@ -235,8 +235,16 @@ impl OneHotTable {
     /// `out = bias + row(field 0) + row(field 1) + ...`, in the order of the fields: what the
     /// dense layer would sum, since a product with 1 is exact and one with 0 adds nothing.
     pub fn sum(&self, kernels: Kernels, codes: &[u8], out: &mut [f32]) {
-        // A customer has at most 256 fields.
-        let mut rows = [0; 256];
+        // A customer has at most 256 fields, and most have so few that clearing room for all of
+        // them would take longer than the sum.
+        match self.first.len() {
+            0..=16 => self.sum_of::<16>(kernels, codes, out),
+            _ => self.sum_of::<256>(kernels, codes, out),
+        }
+    }
+
+    fn sum_of<const MOST: usize>(&self, kernels: Kernels, codes: &[u8], out: &mut [f32]) {
+        let mut rows = [0; MOST];
         for (row, (code, first)) in rows.iter_mut().zip(codes.iter().zip(&self.first)) {
             *row = first + usize::from(*code);
         }

@@ -15,6 +15,7 @@ use std::arch::x86_64::{
     _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
+use super::heads::{Products, Softmax};
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, PANEL, Start, scalar};
 use crate::rng::{LANES, Origin};
@@ -191,6 +192,18 @@ pub fn normals(values: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub fn tanh(values: &mut [f32]) {
     scalar::tanh(values);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn products(job: Products<'_>) {
+    scalar::products(job);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn softmax(job: Softmax<'_>) {
+    scalar::softmax(job);
 }
 
 /// The scalar source, compiled for this instruction set.

@@ -18,6 +18,7 @@ use std::arch::x86_64::{
     _mm512_storeu_si512,
 };
 
+use super::heads::{Products, Softmax};
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, PANEL, Start, avx2, scalar};
 use crate::rng::{LANES, Origin};
@@ -179,6 +180,18 @@ pub fn normals(values: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn tanh(values: &mut [f32]) {
     scalar::tanh(values);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn products(job: Products<'_>) {
+    scalar::products(job);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn softmax(job: Softmax<'_>) {
+    scalar::softmax(job);
 }
 
 /// The scalar source, compiled for this instruction set.

@@ -10,6 +10,7 @@ use std::arch::aarch64::{
     vst1q_s32,
 };
 
+use super::heads::{Products, Softmax};
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, PANEL, Start, scalar};
 use crate::rng::{LANES, Origin};
@@ -156,6 +157,18 @@ pub fn normals(values: &mut [f32]) {
 #[target_feature(enable = "neon")]
 pub fn tanh(values: &mut [f32]) {
     scalar::tanh(values);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn products(job: Products<'_>) {
+    scalar::products(job);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn softmax(job: Softmax<'_>) {
+    scalar::softmax(job);
 }
 
 /// The scalar source, compiled for this instruction set.

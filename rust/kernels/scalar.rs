@@ -3,6 +3,7 @@
 //! Everything here but [`dense`] is also compiled into the vector modules, where the compiler
 //! turns the fixed lanes into registers; `inline(always)` is what lets it.
 
+use super::heads::{Products, Softmax};
 use super::scan::{BLOCK, CHUNKS, GROUP, Hit, Limits, NEVER, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, Head, PANEL, Panels, Start, math, select};
 use crate::rng::{self, LANES, Origin};
@@ -114,6 +115,35 @@ fn draw<const MOST: usize>(
     category
 }
 
+/// See [`Products`].
+#[inline(always)]
+pub fn products(job: Products<'_>) {
+    for row in 0..job.rows {
+        let left = &job.left[row * job.stride..][..job.width];
+        let right = &job.right[row * job.stride..][..job.width];
+        let out = &mut job.out[row * job.out_stride];
+        *out = left.iter().zip(right).fold(*out, |sum, (a, b)| a.mul_add(*b, sum));
+    }
+}
+
+/// See [`Softmax`]. The sum is [`draw`]'s: its last cumulative one.
+#[inline(always)]
+pub fn softmax(job: Softmax<'_>) {
+    for row in job.logits.chunks_mut(job.stride).take(job.rows) {
+        for head in job.heads {
+            let values = &mut row[head.first..][..head.size];
+            let largest = values
+                .iter()
+                .fold(values[0], |most, value| if *value > most { *value } else { most });
+            for value in values.iter_mut() {
+                *value = math::exp_nonpositive(*value - largest);
+            }
+            let total = values.iter().fold(0.0, |sum, value| sum + value);
+            values.iter_mut().for_each(|value| *value /= total);
+        }
+    }
+}
+
 /// Bit `i % 64` of word `i / 64` is the answer for value `i`.
 #[inline(always)]
 fn answers<T: Copy>(values: &[T], words: &mut [u64], test: impl Fn(T) -> bool) {
@@ -187,16 +217,26 @@ pub fn select(rows: &[&[f32]], out: &mut [u32]) {
     }
 }
 
+/// Columns that [`sum_rows`] adds up at once while it goes through the rows: enough that finding a
+/// row costs little, few enough for the registers.
+const WIDE: usize = 4 * PANEL;
+
 /// See [`super::Kernels::sum_rows`].
 #[inline(always)]
 pub fn sum_rows(start: &[f32], table: &[f32], rows: &[usize], out: &mut [f32]) {
     let width = start.len();
-    for (block, out) in out.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-        add_rows(start, table, rows, width, block * PANEL, out);
+    let (wide, rest) = out.as_chunks_mut::<WIDE>();
+    for (block, out) in wide.iter_mut().enumerate() {
+        add_rows(start, table, rows, width, block * WIDE, out);
     }
-    let rest = width - width % PANEL;
-    for (block, out) in out[rest..].as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
-        add_rows(start, table, rows, width, rest + block * HALF, out);
+    let first = width - rest.len();
+    let (panels, rest) = rest.as_chunks_mut::<PANEL>();
+    for (block, out) in panels.iter_mut().enumerate() {
+        add_rows(start, table, rows, width, first + block * PANEL, out);
+    }
+    let first = width - rest.len();
+    for (block, out) in rest.as_chunks_mut::<HALF>().0.iter_mut().enumerate() {
+        add_rows(start, table, rows, width, first + block * HALF, out);
     }
 }
 

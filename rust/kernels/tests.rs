@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::rng::Purpose;
 
-fn sets() -> Vec<Kernels> {
+pub(super) fn sets() -> Vec<Kernels> {
     Isa::ALL.into_iter().filter_map(|isa| Kernels::of(isa).ok()).collect()
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
@@ -41,7 +41,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// Values of both signs over ten orders of magnitude, zeros among them.
-fn values(seed: u64, session: u64, count: usize) -> Vec<f32> {
+pub(super) fn values(seed: u64, session: u64, count: usize) -> Vec<f32> {
     let mut uniforms = vec![0.0; 2 * count];
     crate::rng::fill(
         crate::rng::Origin { seed, session, page: 0, purpose: Purpose::Policy },
