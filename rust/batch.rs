@@ -25,7 +25,7 @@ pub(crate) mod turns;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{Kernels, TILE};
 use crate::parallel;
 use crate::session::{Arrival, Lane, Sessions, Workspace};
@@ -50,6 +50,19 @@ pub enum Reward {
     Deals,
     /// 1 if the second head is positive, else 0.
     Buy,
+    /// What the page was worth before its answer was drawn: the probability of a purchase where
+    /// answers are outcomes, else the expected clicks.
+    Expected,
+}
+
+impl Reward {
+    /// What callers call them.
+    pub const WORDS: [(&str, Self); 4] = [
+        ("clicks", Self::Clicks),
+        ("deals", Self::Deals),
+        ("buy", Self::Buy),
+        ("expected", Self::Expected),
+    ];
 }
 
 /// The rules of an episode.
@@ -74,14 +87,20 @@ pub struct Step {
     pub observations: Vec<f32>,
     /// Rewards, shaped.
     pub rewards: Vec<f64>,
-    /// Whether the session ended.
+    /// Whether the customer ended the session.
     pub terminated: Vec<bool>,
-    /// Clicks on this page.
+    /// Whether there were no more pages for one who would have gone on.
+    pub truncated: Vec<bool>,
+    /// How this page ended: codes of [`crate::logs::OUTCOMES`].
+    pub outcomes: Vec<i64>,
+    /// Clicks on this page; 1 for a purchase where answers are outcomes.
     pub clicks: Vec<i64>,
-    /// The second head on this page.
+    /// The second head on this page; units bought where answers are outcomes.
     pub second: Vec<i64>,
     /// Clicks of the session so far by slots shown so far.
     pub ctr: Vec<f64>,
+    /// Clicks of the session so far by pages shown so far: where answers are outcomes, R2P.
+    pub clicks_a_page: Vec<f64>,
     /// Rewards before shaping.
     pub raw_rewards: Vec<f64>,
     /// Whether the action was clipped.
@@ -106,9 +125,12 @@ struct Share<'a> {
     observations: &'a mut [f32],
     rewards: &'a mut [f64],
     terminated: &'a mut [bool],
+    truncated: &'a mut [bool],
+    outcomes: &'a mut [i64],
     clicks: &'a mut [i64],
     second: &'a mut [i64],
     ctr: &'a mut [f64],
+    clicks_a_page: &'a mut [f64],
     raw_rewards: &'a mut [f64],
     clipped: &'a mut [bool],
 }
@@ -119,6 +141,7 @@ struct Local {
     workspace: Workspace,
     turns: Turns,
     executed: Vec<f32>,
+    expected: Vec<f64>,
 }
 
 thread_local! {
@@ -152,6 +175,10 @@ impl SessionBatch {
         rules: Rules,
     ) -> Result<Self> {
         check_batch(num_envs, rules.anc)?;
+        if rules.quirks && simulator.config.ends_by_hazard() {
+            let expected = "one whose page limit is drawn once, as published (leave \"once\")";
+            return Err(Error::argument("simulator of VirtualTB-v0", expected, "leave \"hazard\""));
+        }
         let (threads, chunk_lanes) = layout(num_envs, threads, MOST_LANES)?;
         let kernels = Kernels::best()?;
         let chunk = |first: usize| {
@@ -214,9 +241,12 @@ impl SessionBatch {
             observations: vec![0.0; envs * width],
             rewards: vec![0.0; envs],
             terminated: vec![false; envs],
+            truncated: vec![false; envs],
+            outcomes: vec![0; envs],
             clicks: vec![0; envs],
             second: vec![0; envs],
             ctr: vec![0.0; envs],
+            clicks_a_page: vec![0.0; envs],
             raw_rewards: vec![0.0; envs],
             clipped: vec![false; envs],
             finished: Vec::new(),
@@ -226,9 +256,12 @@ impl SessionBatch {
         let size = self.chunk_lanes;
         let mut rewards = step.rewards.chunks_mut(size);
         let mut terminated = step.terminated.chunks_mut(size);
+        let mut truncated = step.truncated.chunks_mut(size);
+        let mut outcomes = step.outcomes.chunks_mut(size);
         let mut clicks = step.clicks.chunks_mut(size);
         let mut second = step.second.chunks_mut(size);
         let mut ctr = step.ctr.chunks_mut(size);
+        let mut clicks_a_page = step.clicks_a_page.chunks_mut(size);
         let mut raw_rewards = step.raw_rewards.chunks_mut(size);
         let mut clipped = step.clipped.chunks_mut(size);
         let shares = self
@@ -243,9 +276,12 @@ impl SessionBatch {
                     observations,
                     rewards: rewards.next()?,
                     terminated: terminated.next()?,
+                    truncated: truncated.next()?,
+                    outcomes: outcomes.next()?,
                     clicks: clicks.next()?,
                     second: second.next()?,
                     ctr: ctr.next()?,
+                    clicks_a_page: clicks_a_page.next()?,
                     raw_rewards: raw_rewards.next()?,
                     clipped: clipped.next()?,
                 })
@@ -297,7 +333,7 @@ impl Share<'_> {
     ) -> (Vec<i64>, Vec<f32>) {
         let Self { chunk, actions, .. } = self;
         let Chunk { first, sessions, phases } = chunk;
-        let Local { workspace, turns, executed: buffer } = local;
+        let Local { workspace, turns, executed: buffer, expected } = local;
         let size = simulator.schema.action;
         let width = simulator.schema.observation_width();
 
@@ -311,24 +347,33 @@ impl Share<'_> {
             actions
         };
         let action = |lane: usize| &actions[lane * size..][..size];
-        sessions.show(simulator, kernels, workspace, &turns.playing, |_, lane| action(lane));
+        expected.resize(turns.playing.len(), 0.0);
+        let worth = (rules.reward == Reward::Expected).then_some(&mut expected[..]);
+        let playing = &turns.playing;
+        sessions.show(simulator, kernels, workspace, playing, |_, lane| action(lane), worth);
 
         // 3. Rewards.
-        let slots = (simulator.config.response.clicks - 1) as f64;
-        for lane in turns.playing.iter().copied() {
+        let slots = simulator.config.page_items() as f64;
+        for (lane, expected) in playing.iter().copied().zip(expected) {
             let session = &sessions.lanes[lane];
+            let units = session.units(simulator);
             let raw = match rules.reward {
                 Reward::Clicks => f64::from(session.clicks),
-                Reward::Deals => f64::from(session.second),
-                Reward::Buy => f64::from(u8::from(session.second > 0)),
+                Reward::Deals => f64::from(units),
+                Reward::Buy => f64::from(u8::from(units > 0)),
+                Reward::Expected => *expected,
             };
             self.raw_rewards[lane] = raw;
             self.rewards[lane] = rules.anc.map_or(raw, |anc| anc.shape(raw, action(lane)));
+            self.outcomes[lane] = i64::from(session.outcome);
             self.clicks[lane] = i64::from(session.clicks);
-            self.second[lane] = i64::from(session.second);
-            self.ctr[lane] = f64::from(session.total_clicks) / f64::from(session.page) / slots;
+            self.second[lane] = i64::from(units);
+            let clicks_a_page = f64::from(session.total_clicks) / f64::from(session.page);
+            self.clicks_a_page[lane] = clicks_a_page;
+            self.ctr[lane] = clicks_a_page / slots;
             if session.over() {
-                self.terminated[lane] = true;
+                self.truncated[lane] = session.truncated();
+                self.terminated[lane] = !session.truncated();
                 turns.ended.push(lane);
             }
         }

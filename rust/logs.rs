@@ -8,8 +8,8 @@
 //! | `customer` | u8, fields wide | fixed-size list of uint8 | category codes |
 //! | `action` | f32, A wide | fixed-size list of float32 | what was shown, clipped into the range |
 //! | `action_logp` | f32 | float32 | log-density of the draw before clipping |
-//! | `clicks` | u8 | uint8 | the first head; in a store 1 for a purchase |
-//! | `second` | u8 | uint8 | the second head; in a store units bought |
+//! | `clicks` | u8 | uint8 | the first head; where answers are outcomes 1 for a purchase |
+//! | `second` | u8 | uint8 | the second head; where answers are outcomes units bought |
 //! | `outcome` | u8 code | dictionary of strings | `turn`, `buy`, `leave`, `max_pages` |
 //! | `units` | u16 | uint16 | units bought: the second head, as far as known |
 //! | `value` | f32, in a store | float32, null without prices | price of what was bought |

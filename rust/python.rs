@@ -3,6 +3,7 @@
 mod arrays;
 mod batch;
 mod catalog;
+mod customers;
 pub mod errors;
 mod log;
 mod policy;
@@ -55,6 +56,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
     module.add_function(wrap_pyfunction!(cpu_info, module)?)?;
     module.add_class::<simulator::PySimulator>()?;
+    module.add_class::<customers::PyCustomers>()?;
     module.add_class::<batch::PySessionBatch>()?;
     module.add_class::<store::PyStore>()?;
     module.add_class::<store_batch::PyStoreBatch>()?;

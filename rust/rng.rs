@@ -45,6 +45,9 @@ pub enum Purpose {
     World = 10,
     /// The items of a store's world; the session is the item's row.
     WorldItems = 11,
+    /// A session's customer out of a mixture, a table or an autoregressive sampler; counted at page
+    /// 0, and a replacement's (VirtualTB-v0) at the page after which it comes, which is never 0.
+    Customer = 12,
 }
 
 /// Where a run of draws starts: one session (and page) of one seed's stream.

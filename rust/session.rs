@@ -3,68 +3,36 @@
 //! # One simulation step, in order
 //! A session plays in a *lane* of the arrays. [`Sessions::open`] puts a new customer into lanes:
 //!
-//! 1. z: `latent` uniforms of (seed, session).
-//! 2. generator(z): one softmax a field; each field is drawn with a uniform of its own. The
-//!    customer is a code a field.
-//! 3. The customer's one-hots enter two first layers as sums of table rows. The sum for the
-//!    answering network is kept in the lane: it serves every page of the session.
-//! 4. leave(customer): a softmax over page limits; the session's limit is drawn.
+//! 1. The customer is drawn, a code a field, by the simulator's sampler
+//!    ([`Customers`](crate::simulator::Customers)): a network from noise, a mixture, rows of a
+//!    table, or one field after the other.
+//! 2. What the customer's one-hots add to the answers is summed and kept in the lane: it serves
+//!    every page of the session.
+//! 3. The page limit. If sessions end by a limit drawn once, the customer's one-hots go through a
+//!    network of its own and the limit is drawn. Else it is the same for all.
 //!
 //! [`Sessions::show`] shows one page (an action) to the customers in some lanes:
 //!
-//! 5. The kept sum + page number + action go through the answering network: two softmaxes.
-//! 6. Clicks and the second head are drawn with two uniforms of (seed, session, page).
-//! 7. Feedback, totals and page number move on; the session is over when the number of pages
-//!    shown reaches the limit (Shi et al., AAAI 2019, as released in VirtualTB-v0).
+//! 4. What was kept + page number + action go through the answering network
+//!    ([`Response`](crate::simulator::Response)): a softmax a head.
+//! 5. One uniform of (seed, session, page) draws each head: clicks and the second head, and where
+//!    leaving is drawn on every page, whether the customer leaves; or turn, buy or leave at once.
+//! 6. Feedback, totals and page number move on. The session is over when the customer has bought
+//!    or left, or when the number of pages shown reaches the limit. (With a limit drawn once that
+//!    is the customer's leaving: Shi et al., AAAI 2019, as released in VirtualTB-v0.)
 //!
 //! Lanes go through the networks a tile at a time. Results do not depend on which lanes share a
 //! tile, since every row is computed by itself.
 
+#[cfg(test)]
+mod tests;
+
 use crate::kernels::{Categorical, Kernels, TILE};
-use crate::nn::Scratch;
+use crate::logs::{BUY, LEAVE, MAX_PAGES, TURN};
 use crate::rng::{LANES, Origin, Purpose};
-use crate::simulator::{LARGEST_ACTION, Simulator};
+use crate::simulator::{LARGEST_ACTION, Leave, Limits, Shown, Simulator};
 
-/// Buffers of one thread, sized once for a simulator.
-#[derive(Debug, Default)]
-pub struct Workspace {
-    scratch: Scratch,
-    x: Vec<f32>,
-    uniforms: Vec<f32>,
-    drawn: Vec<u8>,
-}
-
-impl Workspace {
-    fn reserve(&mut self, simulator: &Simulator) {
-        let networks = [&simulator.generator, &simulator.answer, &simulator.leave];
-        let widest = networks.iter().map(|network| network.widest()).max().unwrap_or(0);
-        let tables = simulator.answer_table.width().max(simulator.leave_table.width());
-        self.scratch.reserve(widest.max(tables));
-        let inputs = [&simulator.generator, &simulator.answer, &simulator.leave];
-        let inputs = inputs.iter().map(|network| network.inputs()).max().unwrap_or(0);
-        let inputs = inputs.max(simulator.leave_table.width());
-        let draws = simulator.field_heads.len().max(2);
-        grow(&mut self.x, TILE * inputs);
-        grow(&mut self.uniforms, TILE * draws);
-        grow(&mut self.drawn, TILE * draws);
-    }
-}
-
-fn grow<T: Clone + Default>(buffer: &mut Vec<T>, length: usize) {
-    if buffer.len() < length {
-        buffer.resize(length, T::default());
-    }
-}
-
-/// Whose customer [`Sessions::open`] draws.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// The session's own customer: the lane starts a new session.
-    Session,
-    /// VirtualTB-v0's quirk: when a session is done, another customer takes the lane, with
-    /// feedback wiped, but page number and totals as they were.
-    Replacement,
-}
+pub use crate::simulator::{Arrival, Workspace};
 
 /// What a lane's session is, beyond its customer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,18 +46,31 @@ pub struct Lane {
     pub page: u32,
     /// Clicks so far in this session.
     pub total_clicks: u32,
-    /// Clicks on the last page (the feedback that is observed).
-    pub clicks: u8,
-    /// Second head on the last page.
-    pub second: u8,
     /// Pages after which the session ends.
-    pub limit: u8,
+    pub limit: u16,
+    /// Clicks on the last page as observed: 1 for a purchase where answers are outcomes.
+    pub clicks: u8,
+    /// Second head on the last page as observed: where answers are outcomes, whether the customer
+    /// turned it.
+    pub second: u8,
+    /// How the last page ended: a code of [`crate::logs::OUTCOMES`].
+    pub outcome: u8,
 }
 
 impl Lane {
-    /// Whether the session has reached its limit.
+    /// Whether the page shown last was the session's last.
     pub fn over(&self) -> bool {
-        self.page >= u32::from(self.limit)
+        self.outcome != TURN
+    }
+
+    /// Units bought on the last page, as far as known.
+    pub fn units(&self, simulator: &Simulator) -> u8 {
+        if simulator.config.answers_outcome() { self.clicks } else { self.second }
+    }
+
+    /// Whether the session ended although the customer would have gone on.
+    pub fn truncated(&self) -> bool {
+        self.outcome == MAX_PAGES
     }
 }
 
@@ -100,8 +81,8 @@ pub struct Sessions {
     pub lanes: Vec<Lane>,
     /// Field codes, `fields` a lane.
     customers: Vec<u8>,
-    /// First-layer sums of the answering network, `width` a lane.
-    sums: Vec<f32>,
+    /// What is kept of each customer for the answers, `width` a lane.
+    kept: Vec<f32>,
     fields: usize,
     width: usize,
 }
@@ -109,11 +90,11 @@ pub struct Sessions {
 impl Sessions {
     /// Empty lanes; [`Self::open`] fills them.
     pub fn new(simulator: &Simulator, lanes: usize) -> Self {
-        let (fields, width) = (simulator.schema.customer.len(), simulator.answer_table.width());
+        let (fields, width) = (simulator.customers.fields(), simulator.response.kept_width());
         Self {
             lanes: vec![Lane::default(); lanes],
             customers: vec![0; lanes * fields],
-            sums: vec![0.0; lanes * width],
+            kept: vec![0.0; lanes * width],
             fields,
             width,
         }
@@ -138,16 +119,23 @@ impl Sessions {
         lanes: &[usize],
         arrival: Arrival,
     ) {
-        workspace.reserve(simulator);
+        simulator.reserve(workspace);
         for tile in lanes.chunks(TILE) {
             self.draw_customers(simulator, kernels, workspace, tile, arrival);
             for lane in tile {
-                self.keep_sum(simulator, kernels, *lane);
+                self.keep(simulator, kernels, *lane);
             }
-            self.draw_limits(simulator, kernels, workspace, tile, arrival);
+            match &simulator.leave {
+                Leave::Once(limits) => {
+                    self.draw_limits(simulator, limits, kernels, workspace, tile, arrival);
+                }
+                Leave::Hazard(longest) => {
+                    tile.iter().for_each(|lane| self.lanes[*lane].limit = *longest);
+                }
+            }
             for lane in tile {
                 let lane = &mut self.lanes[*lane];
-                (lane.clicks, lane.second) = (0, 0);
+                (lane.clicks, lane.second, lane.outcome) = (0, 0, TURN);
                 if arrival == Arrival::Session {
                     (lane.page, lane.total_clicks) = (0, 0);
                 }
@@ -155,7 +143,7 @@ impl Sessions {
         }
     }
 
-    /// Steps 1 and 2.
+    /// Step 1.
     fn draw_customers(
         &mut self,
         simulator: &Simulator,
@@ -164,60 +152,37 @@ impl Sessions {
         tile: &[usize],
         arrival: Arrival,
     ) {
-        let (latent, fields) = (simulator.generator.inputs(), self.fields);
-        let (for_latent, for_fields) = match arrival {
-            Arrival::Session => (Purpose::Latent, Purpose::Fields),
-            Arrival::Replacement => (Purpose::NextLatent, Purpose::NextFields),
-        };
-        for (row, lane) in tile.iter().enumerate() {
-            let origin = self.origin(*lane, for_latent, arrival);
-            kernels.uniforms(origin, &mut workspace.x[row * latent..][..latent]);
-            let origin = Origin { purpose: for_fields, ..origin };
-            kernels.uniforms(origin, &mut workspace.uniforms[row * fields..][..fields]);
+        let fields = self.fields;
+        let mut origins = [self.origin(tile[0], Purpose::Customer, arrival); TILE];
+        for (origin, lane) in origins.iter_mut().zip(tile) {
+            *origin = self.origin(*lane, Purpose::Customer, arrival);
         }
-        let stride = simulator.generator.output_stride();
-        let logits = simulator.generator.forward(
-            kernels,
-            tile.len(),
-            &workspace.x,
-            latent,
-            &mut workspace.scratch,
-        );
-        kernels.categorical(Categorical {
-            rows: tile.len(),
-            logits,
-            stride,
-            heads: &simulator.field_heads,
-            uniforms: &workspace.uniforms,
-            out: &mut workspace.drawn,
-        });
+        simulator.customers.draw(kernels, workspace, &origins[..tile.len()], arrival);
         for (lane, drawn) in tile.iter().zip(workspace.drawn.chunks(fields)) {
             self.customers[lane * fields..][..fields].copy_from_slice(drawn);
         }
     }
 
-    /// Step 3, for the answering network.
-    fn keep_sum(&mut self, simulator: &Simulator, kernels: Kernels, lane: usize) {
+    /// Step 2.
+    fn keep(&mut self, simulator: &Simulator, kernels: Kernels, lane: usize) {
         let codes = &self.customers[lane * self.fields..][..self.fields];
-        simulator.answer_table.sum(
-            kernels,
-            codes,
-            &mut self.sums[lane * self.width..][..self.width],
-        );
+        let kept = &mut self.kept[lane * self.width..][..self.width];
+        simulator.response.keep(kernels, codes, kept);
     }
 
-    /// Step 4 (and step 3 for the leave network).
+    /// Step 3, for limits that are drawn.
     fn draw_limits(
         &mut self,
         simulator: &Simulator,
+        limits: &Limits,
         kernels: Kernels,
         workspace: &mut Workspace,
         tile: &[usize],
         arrival: Arrival,
     ) {
-        let table = &simulator.leave_table;
+        let Limits { table, rest, head } = limits;
         let width = table.width();
-        // The table is the first layer and `leave` the rest, so the activation stands between.
+        // The table is the first layer and `rest` the others, so the activation stands between.
         for (row, lane) in tile.iter().enumerate() {
             table.sum_activated(
                 kernels,
@@ -231,25 +196,25 @@ impl Sessions {
             Arrival::Replacement => Purpose::NextLeave,
         };
         self.first_uniforms(kernels, tile, purpose, arrival, 1, &mut workspace.uniforms);
-        let stride = simulator.leave.output_stride();
         let rows = tile.len();
-        let scratch = &mut workspace.scratch;
-        let logits = simulator.leave.forward(kernels, rows, &workspace.x, width, scratch);
+        let logits = rest.forward(kernels, rows, &workspace.x, width, &mut workspace.scratch);
         kernels.categorical(Categorical {
             rows,
             logits,
-            stride,
-            heads: &simulator.leave_head,
+            stride: rest.output_stride(),
+            heads: head,
             uniforms: &workspace.uniforms,
             out: &mut workspace.drawn,
         });
         for (lane, limit) in tile.iter().zip(&workspace.drawn) {
-            self.lanes[*lane].limit = *limit;
+            self.lanes[*lane].limit = u16::from(*limit);
         }
     }
 
     /// Shows one page to the customers in `lanes`. `action(row, lane)` is the action for
-    /// `lanes[row]`; it must be finite and at most [`LARGEST_ACTION`] in magnitude.
+    /// `lanes[row]`; it must be finite and at most [`LARGEST_ACTION`] in magnitude. `expected`, if
+    /// there is one, is told what the page of each row was worth before its answer was drawn: the
+    /// probability of a purchase, or the expected clicks.
     pub fn show<'a>(
         &mut self,
         simulator: &Simulator,
@@ -257,48 +222,52 @@ impl Sessions {
         workspace: &mut Workspace,
         lanes: &[usize],
         action: impl Fn(usize, usize) -> &'a [f32],
+        mut expected: Option<&mut [f64]>,
     ) {
-        workspace.reserve(simulator);
-        let inputs = simulator.answer.inputs();
+        simulator.reserve(workspace);
+        let response = &simulator.response;
+        let (heads, stride, width) = (response.heads(), response.logit_stride(), self.width);
+        let hazard = simulator.config.ends_by_hazard();
+        let answers_outcome = simulator.config.answers_outcome();
         for (index, tile) in lanes.chunks(TILE).enumerate() {
-            // Step 5.
-            let sums = workspace.scratch.sums();
-            for (row, lane) in tile.iter().enumerate() {
-                let width = self.width;
-                sums[row * width..][..width].copy_from_slice(&self.sums[lane * width..][..width]);
-                let x = &mut workspace.x[row * inputs..][..inputs];
-                x[0] = self.lanes[*lane].page as f32 * simulator.config.response.page_scale;
-                x[1..].copy_from_slice(action(index * TILE + row, *lane));
-            }
             let rows = tile.len();
-            let stride = simulator.answer.output_stride();
-            let purpose = Purpose::Response;
-            self.first_uniforms(
-                kernels,
-                tile,
-                purpose,
-                Arrival::Replacement,
-                2,
-                &mut workspace.uniforms,
-            );
-            let scratch = &mut workspace.scratch;
-            let logits =
-                simulator.answer.forward_from_sums(kernels, rows, &workspace.x, inputs, scratch);
+            let page = Arrival::Replacement;
+            let uniforms = &mut workspace.uniforms;
+            self.first_uniforms(kernels, tile, Purpose::Response, page, heads.len(), uniforms);
+            // Step 4.
+            let shown = |row: usize| Shown {
+                kept: &self.kept[tile[row] * width..][..width],
+                page: self.lanes[tile[row]].page,
+                action: action(index * TILE + row, tile[row]),
+            };
+            let Workspace { x, scratch, uniforms, drawn } = workspace;
+            let logits = response.logits(kernels, rows, shown, x, scratch);
+            // Step 5.
+            kernels.categorical(Categorical { rows, logits, stride, heads, uniforms, out: drawn });
+            if let Some(expected) = &mut expected {
+                response.probabilities(kernels, rows, logits);
+                let expected = expected[index * TILE..].iter_mut();
+                for (expected, chances) in expected.zip(logits.chunks(stride)).take(rows) {
+                    *expected = response.expected(chances);
+                }
+            }
             // Step 6.
-            kernels.categorical(Categorical {
-                rows,
-                logits,
-                stride,
-                heads: &simulator.answer_heads,
-                uniforms: &workspace.uniforms,
-                out: &mut workspace.drawn,
-            });
-            // Step 7.
-            for (lane, drawn) in tile.iter().zip(workspace.drawn.chunks(2)) {
+            for (lane, drawn) in tile.iter().zip(drawn.chunks(heads.len())) {
                 let lane = &mut self.lanes[*lane];
-                (lane.clicks, lane.second) = (drawn[0], drawn[1]);
-                lane.total_clicks = lane.total_clicks.saturating_add(drawn[0].into());
+                lane.outcome = if answers_outcome {
+                    let outcome = drawn[0];
+                    (lane.clicks, lane.second) =
+                        ((outcome == BUY).into(), (outcome == TURN).into());
+                    outcome
+                } else {
+                    (lane.clicks, lane.second) = (drawn[0], drawn[1]);
+                    if hazard && drawn[2] == 1 { LEAVE } else { TURN }
+                };
+                lane.total_clicks = lane.total_clicks.saturating_add(lane.clicks.into());
                 lane.page = lane.page.saturating_add(1);
+                if lane.outcome == TURN && lane.page >= u32::from(lane.limit) {
+                    lane.outcome = if hazard { MAX_PAGES } else { LEAVE };
+                }
             }
         }
     }
@@ -312,7 +281,7 @@ impl Sessions {
     /// The same for an `out` that holds zeros.
     pub fn observe_into_zeros(&self, simulator: &Simulator, lane: usize, out: &mut [f32]) {
         let width = out.len() - 3;
-        for (head, code) in simulator.field_heads.iter().zip(self.customer(lane)) {
+        for (head, code) in simulator.customers.heads().iter().zip(self.customer(lane)) {
             out[head.first + usize::from(*code)] = 1.0;
         }
         let lane = &self.lanes[lane];
@@ -321,7 +290,7 @@ impl Sessions {
         out[width + 2] = lane.page as f32;
     }
 
-    /// Puts back a lane that was saved: its customer's sum is computed anew.
+    /// Puts back a lane that was saved: what is kept of its customer is computed anew.
     pub fn restore(
         &mut self,
         simulator: &Simulator,
@@ -332,7 +301,7 @@ impl Sessions {
     ) {
         self.lanes[lane] = saved;
         self.customers[lane * self.fields..][..self.fields].copy_from_slice(customer);
-        self.keep_sum(simulator, kernels, lane);
+        self.keep(simulator, kernels, lane);
     }
 
     /// Draws of a session are counted at page 0, those of a page or a replacement at the page.
@@ -377,72 +346,4 @@ pub fn refused_value(actions: &[f32]) -> Option<f32> {
         return None;
     }
     actions.iter().copied().find(|value| !fits(*value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::Isa;
-    use crate::testing;
-
-    /// Plays three pages of sessions 0 to `count - 1`, in tiles as `order` lays the lanes out.
-    fn play(kernels: Kernels, count: usize, order: &[usize]) -> Vec<(Lane, Vec<u8>, Vec<f32>)> {
-        let simulator = testing::simulator(3);
-        let mut sessions = Sessions::new(&simulator, count);
-        for (session, lane) in sessions.lanes.iter_mut().enumerate() {
-            (lane.seed, lane.session) = (11, session as u64);
-        }
-        let mut workspace = Workspace::default();
-        sessions.open(&simulator, kernels, &mut workspace, order, Arrival::Session);
-        let actions: Vec<f32> = (0..count * 5).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
-        for _ in 0..3 {
-            let action = |_, lane: usize| &actions[lane * 5..][..5];
-            sessions.show(&simulator, kernels, &mut workspace, order, action);
-        }
-        let width = simulator.schema.observation_width();
-        let seen = |lane: usize| {
-            let mut out = vec![0.0; width];
-            sessions.observe(&simulator, lane, &mut out);
-            (sessions.lanes[lane], sessions.customer(lane).to_vec(), out)
-        };
-        (0..count).map(seen).collect()
-    }
-
-    #[test]
-    fn sessions_do_not_depend_on_company_order_or_instruction_set() {
-        let count = 131;
-        let forward: Vec<_> = (0..count).collect();
-        let backward: Vec<_> = (0..count).rev().collect();
-        let want = play(Kernels::of(Isa::Scalar).unwrap(), count, &forward);
-        assert!(want.iter().any(|(lane, ..)| lane.total_clicks > 0));
-        for isa in Isa::ALL {
-            if let Ok(kernels) = Kernels::of(isa) {
-                assert_eq!(play(kernels, count, &forward), want, "{isa:?}");
-                assert_eq!(play(kernels, count, &backward), want, "{isa:?} backward");
-                assert_eq!(play(kernels, 1, &[0])[..], want[..1], "{isa:?} alone");
-            }
-        }
-    }
-
-    #[test]
-    fn a_replacement_changes_the_customer_but_not_the_count() {
-        let simulator = testing::simulator(3);
-        let kernels = Kernels::best().unwrap();
-        let mut workspace = Workspace::default();
-        let lanes: Vec<_> = (0..64).collect();
-        let mut sessions = Sessions::new(&simulator, lanes.len());
-        sessions.lanes.iter_mut().enumerate().for_each(|(i, lane)| lane.session = i as u64);
-        sessions.open(&simulator, kernels, &mut workspace, &lanes, Arrival::Session);
-        sessions.show(&simulator, kernels, &mut workspace, &lanes, |_, _| &[0.5; 5]);
-        let before = sessions.clone();
-        sessions.open(&simulator, kernels, &mut workspace, &lanes, Arrival::Replacement);
-        for lane in 0..lanes.len() {
-            let (old, new) = (before.lanes[lane], sessions.lanes[lane]);
-            assert_eq!((old.page, old.total_clicks), (new.page, new.total_clicks));
-            assert_eq!((new.clicks, new.second), (0, 0));
-        }
-        let changed =
-            lanes.iter().filter(|l| before.customer(**l) != sessions.customer(**l)).count();
-        assert!(changed > 32, "{changed} of 64 customers replaced");
-    }
 }

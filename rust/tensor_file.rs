@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
@@ -24,13 +25,85 @@ const LARGEST_HEADER: usize = 1 << 20;
 const DIGEST_KEY: &str = "\"digest\":\"";
 const DIGEST_DIGITS: usize = 64;
 
-/// An f32 tensor, row-major.
+/// The values of a tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Data {
+    /// Numbers.
+    F32(Vec<f32>),
+    /// Category codes; shared, since there may be many.
+    U8(Arc<[u8]>),
+}
+
+impl Data {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::U8(codes) => codes.len(),
+        }
+    }
+
+    /// What safetensors calls their type, and the bytes of one.
+    fn dtype(&self) -> (&'static str, usize) {
+        match self {
+            Self::F32(_) => ("F32", 4),
+            Self::U8(_) => ("U8", 1),
+        }
+    }
+}
+
+/// A tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     /// Dimensions.
     pub shape: Vec<usize>,
     /// Values.
-    pub data: Vec<f32>,
+    pub data: Data,
+}
+
+impl Tensor {
+    /// A tensor of numbers.
+    pub fn floats(shape: Vec<usize>, values: Vec<f32>) -> Self {
+        Self { shape, data: Data::F32(values) }
+    }
+
+    /// A tensor of category codes.
+    pub fn codes(shape: Vec<usize>, codes: impl Into<Arc<[u8]>>) -> Self {
+        Self { shape, data: Data::U8(codes.into()) }
+    }
+
+    /// Its numbers; none if it holds codes, which [`check_tensors`] refuses where numbers belong.
+    pub fn values(&self) -> &[f32] {
+        match &self.data {
+            Data::F32(values) => values,
+            Data::U8(_) => &[],
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        match &mut self.data {
+            Data::F32(values) => values,
+            Data::U8(_) => &mut [],
+        }
+    }
+}
+
+/// A tensor that a file must have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expected {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Whether it holds category codes (U8) rather than numbers (F32).
+    pub codes: bool,
+}
+
+impl Expected {
+    /// A tensor of numbers.
+    pub fn floats(name: impl Into<String>, shape: &[usize]) -> Self {
+        Self { name: name.into(), shape: shape.to_vec(), codes: false }
+    }
 }
 
 /// Tensors by name.
@@ -70,9 +143,9 @@ impl Contents {
     }
 }
 
-/// Refuses tensors that are missing, surplus, misshaped, or not finite.
-pub fn check_tensors(tensors: &Tensors, expected: &[(String, Vec<usize>)]) -> Result<()> {
-    for (name, shape) in expected {
+/// Refuses tensors that are missing, surplus, misshaped, of another type, or not finite.
+pub fn check_tensors(tensors: &Tensors, expected: &[Expected]) -> Result<()> {
+    for Expected { name, shape, codes } in expected {
         let what = || format!("tensor {name}");
         let Some(tensor) = tensors.get(name) else {
             let have: Vec<_> = tensors.keys().map(String::as_str).collect();
@@ -80,16 +153,22 @@ pub fn check_tensors(tensors: &Tensors, expected: &[(String, Vec<usize>)]) -> Re
             let got = format!("no such tensor, but {have}");
             return Err(Error::argument(what(), format!("shape {shape:?}"), got));
         };
+        let wanted = if *codes { "U8" } else { "F32" };
+        let (dtype, _) = tensor.data.dtype();
+        if dtype != wanted {
+            return Err(Error::argument(what(), wanted, dtype));
+        }
         if tensor.shape != *shape || tensor.data.len() != shape.iter().product::<usize>() {
             let got = format!("{:?}", tensor.shape);
             return Err(Error::argument(what(), format!("shape {shape:?}"), got));
         }
-        if let Some(index) = tensor.data.iter().position(|value| !value.is_finite()) {
-            let got = format!("{} at flat index {index}", tensor.data[index]);
+        let values = tensor.values();
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let got = format!("{} at flat index {index}", values[index]);
             return Err(Error::argument(what(), "finite values", got));
         }
     }
-    match tensors.keys().find(|name| !expected.iter().any(|(known, _)| known == *name)) {
+    match tensors.keys().find(|name| !expected.iter().any(|known| known.name == **name)) {
         None => Ok(()),
         Some(surplus) => {
             Err(Error::argument("tensors", format!("{} known names", expected.len()), surplus))
@@ -123,13 +202,18 @@ fn write_undigested(kind: &Kind, metadata: &[(&str, String)], tensors: &Tensors)
     // `serde_json` keeps the keys of its maps sorted, so the same content is the same bytes.
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), values.into());
+    // Wide values first, so that all are aligned; each kind in the order of the names.
+    let wide = |tensor: &Tensor| matches!(tensor.data, Data::F32(_));
+    let (first, last): (Vec<_>, Vec<_>) = tensors.iter().partition(|(_, tensor)| wide(tensor));
+    let ordered = || first.iter().chain(&last);
     let mut offset = 0;
-    for (name, tensor) in tensors {
-        let end = offset + 4 * tensor.data.len();
+    for (name, tensor) in ordered() {
+        let (dtype, size) = tensor.data.dtype();
+        let end = offset + size * tensor.data.len();
         let entry = serde_json::json!({
-            "dtype": "F32", "shape": tensor.shape, "data_offsets": [offset, end],
+            "dtype": dtype, "shape": tensor.shape, "data_offsets": [offset, end],
         });
-        header.insert(name.clone(), entry);
+        header.insert((*name).clone(), entry);
         offset = end;
     }
     let mut header = serde_json::Value::Object(header).to_string();
@@ -137,8 +221,11 @@ fn write_undigested(kind: &Kind, metadata: &[(&str, String)], tensors: &Tensors)
     let mut bytes = Vec::with_capacity(8 + header.len() + offset);
     bytes.extend((header.len() as u64).to_le_bytes());
     bytes.extend(header.as_bytes());
-    for tensor in tensors.values() {
-        bytes.extend(tensor.data.iter().flat_map(|value| value.to_le_bytes()));
+    for (_, tensor) in ordered() {
+        match &tensor.data {
+            Data::F32(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            Data::U8(codes) => bytes.extend(&**codes),
+        }
     }
     bytes
 }
@@ -217,12 +304,19 @@ pub fn read(kind: &Kind, bytes: &[u8], origin: &str) -> Result<Contents> {
         .map_err(|error| fail(format!("expected a safetensors file, got {error}")))?;
     let mut tensors = Tensors::new();
     for (name, view) in file.iter() {
-        if view.dtype() != Dtype::F32 {
-            return Err(fail(format!("tensor {name}: expected F32, got {:?}", view.dtype())));
-        }
-        let values = view.data().as_chunks().0;
-        let data = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        tensors.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), data });
+        let shape = view.shape().to_vec();
+        let tensor = match view.dtype() {
+            Dtype::F32 => {
+                let values = view.data().as_chunks().0;
+                let values = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+                Tensor::floats(shape, values)
+            }
+            Dtype::U8 => Tensor::codes(shape, view.data()),
+            other => {
+                return Err(fail(format!("tensor {name}: expected F32 or U8, got {other:?}")));
+            }
+        };
+        tensors.insert(name.to_owned(), tensor);
     }
     Ok(Contents { metadata, digest, tensors })
 }

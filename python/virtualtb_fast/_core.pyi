@@ -20,8 +20,22 @@ def cpu_info() -> dict[str, Any]:
     """``isa`` in use, ``available`` instruction sets, ``cores``."""
 
 @final
+class Customers:
+    """A sampler of customers, by itself. F fields."""
+
+    @staticmethod
+    def from_tensors(
+        fields: str, config: str, slope: float, tensors: dict[str, NDArray[Any]]
+    ) -> Customers:
+        """``fields`` is JSON, a list of ``{"name", "size"}``; ``config`` `Customers.to_json`'s."""
+    def sample(
+        self, seed: int, first: int, count: int, num_threads: int | None
+    ) -> NDArray[np.uint8]:
+        """Codes (count, F): the customers of sessions ``first`` and on of stream ``seed``."""
+
+@final
 class Simulator:
-    """Frozen customer networks."""
+    """Frozen customers. F fields, A action dimensions."""
 
     @staticmethod
     def from_tensors(
@@ -29,7 +43,7 @@ class Simulator:
         schema: str,
         config: str,
         provenance: str,
-        tensors: dict[str, NDArray[np.float32]],
+        tensors: dict[str, NDArray[Any]],
     ) -> Simulator: ...
     @staticmethod
     def load(path: str) -> Simulator: ...
@@ -37,11 +51,21 @@ class Simulator:
     def from_bytes(data: bytes, origin: str) -> Simulator: ...
     def save(self, path: str) -> None: ...
     def to_bytes(self) -> bytes: ...
-    def tensors(self) -> dict[str, NDArray[np.float32]]: ...
-    def forward(
-        self, model: Literal["generator", "action", "leave"], x: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def tensors(self) -> dict[str, NDArray[Any]]: ...
+    def forward(self, model: str, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (n, outputs) of one network for dense inputs (n, inputs)."""
+    def customers(
+        self, seed: int, first: int, count: int, num_threads: int | None
+    ) -> NDArray[np.uint8]:
+        """`Customers.sample` of this one's."""
+    def respond(
+        self,
+        codes: NDArray[np.uint8],
+        pages: NDArray[np.uint32],
+        actions: NDArray[np.float32],
+        num_threads: int | None,
+    ) -> NDArray[np.float32]:
+        """Probabilities (n, all heads) for customers (n, F), page numbers (n,), actions (n, A)."""
     @property
     def name(self) -> str: ...
     @property
@@ -66,7 +90,7 @@ class SessionBatch:
         quirks: bool,
         clip: bool,
         autoreset: Literal["NextStep", "SameStep", "Disabled"],
-        reward: Literal["clicks", "deals", "buy"],
+        reward: Literal["clicks", "deals", "buy", "expected"],
         anc: tuple[float, float] | None,
     ) -> None: ...
     @property
@@ -87,7 +111,8 @@ class SessionBatch:
         NDArray[np.float64],  # rewards (N,)
         NDArray[np.bool_],  # terminated (N,)
         NDArray[np.bool_],  # truncated (N,)
-        dict[str, NDArray[Any]],  # clicks, deals i64; CTR, raw_reward f64; clipped bool; (N,)
+        dict[str, NDArray[Any]],  # clicks, deals i64; CTR, raw_reward f64; clipped bool; with a
+        # hazard outcome i64; with the head outcome R2P f64; (N,)
         NDArray[np.int64],  # with SameStep: the environments that finished (K,), ascending
         NDArray[np.float32],  # with SameStep: their final observations (K, D)
     ]: ...

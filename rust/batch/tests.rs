@@ -103,9 +103,10 @@ fn snapshots_repeat_and_are_checked() {
     for length in 0..state.len() {
         assert!(batch.set_state(&state[..length]).is_err(), "cut at {length}");
     }
-    for (at, value) in
-        [(0, 0), (8, 71), (20, b'x'), (80 + 24, 5), (80 + 26, 13), (80 + 27, 3), (80 + 28, 3)]
-    {
+    // Magic, size, digest; then the first lane's limit, clicks, second head, outcome, phase, field.
+    let lane = [(24, 13), (25, 1), (26, 5), (27, 4), (28, 4), (29, 3), (30, 3)];
+    let lane = lane.map(|(at, value)| (80 + at, value));
+    for (at, value) in [(0, 0), (8, 71), (20, b'x')].into_iter().chain(lane) {
         let mut bad = state.clone();
         bad[at] = value;
         assert!(batch.set_state(&bad).is_err(), "byte {at} = {value}");

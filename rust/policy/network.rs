@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Kernels, TILE};
 use crate::nn::{self, Activation, Mlp, OneHotTable, Scratch, Weights};
 use crate::simulator::LARGEST_ACTION;
-use crate::tensor_file::{self, Kind, Tensors, check_tensors, json};
+use crate::tensor_file::{self, Expected, Kind, Tensors, check_tensors, json};
 
 const KIND: Kind = Kind {
     format: "virtualtb_fast.policy",
@@ -130,17 +130,18 @@ impl NetworkConfig {
     }
 
     /// Name and shape of every tensor.
-    pub(super) fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
+    pub(super) fn expected_tensors(&self) -> Vec<Expected> {
         let mut expected = vec![
-            ("observation.mean".into(), vec![self.inputs()]),
-            ("observation.sd".into(), vec![self.inputs()]),
+            Expected::floats("observation.mean", &[self.inputs()]),
+            Expected::floats("observation.sd", &[self.inputs()]),
         ];
         for (index, pair) in self.layers.windows(2).enumerate() {
-            expected.push((format!("policy.{}.weight", 2 * index), vec![pair[1], pair[0]]));
-            expected.push((format!("policy.{}.bias", 2 * index), vec![pair[1]]));
+            let name = |what| format!("policy.{}.{what}", 2 * index);
+            expected.push(Expected::floats(name("weight"), &[pair[1], pair[0]]));
+            expected.push(Expected::floats(name("bias"), &[pair[1]]));
         }
         if self.sampled {
-            expected.push(("log_sd".into(), vec![self.outputs()]));
+            expected.push(Expected::floats("log_sd", &[self.outputs()]));
         }
         expected
     }
@@ -164,10 +165,10 @@ impl Network {
     ) -> Result<Self> {
         config.check()?;
         check_tensors(&tensors, &config.expected_tensors())?;
-        if let Some(sd) = tensors["observation.sd"].data.iter().find(|sd| **sd < 1e-8) {
+        if let Some(sd) = tensors["observation.sd"].values().iter().find(|sd| **sd < 1e-8) {
             return Err(Error::argument("tensor observation.sd", "numbers above 1e-8", sd));
         }
-        let log_sd = tensors.get("log_sd").map_or(&[][..], |tensor| &tensor.data);
+        let log_sd = tensors.get("log_sd").map_or(&[][..], |tensor| tensor.values());
         if let Some(value) = log_sd.iter().find(|value| value.abs() > 20.0) {
             return Err(Error::argument("tensor log_sd", "numbers within +-20", value));
         }
@@ -197,8 +198,8 @@ impl Network {
 
     fn layers(&self) -> Vec<Weights<'_>> {
         let layer = |(index, pair): (usize, &[usize])| Weights {
-            weight: &self.tensors[&format!("policy.{}.weight", 2 * index)].data,
-            bias: &self.tensors[&format!("policy.{}.bias", 2 * index)].data,
+            weight: self.tensors[&format!("policy.{}.weight", 2 * index)].values(),
+            bias: self.tensors[&format!("policy.{}.bias", 2 * index)].values(),
             inputs: pair[0],
         };
         self.config.layers.windows(2).enumerate().map(layer).collect()
@@ -216,7 +217,7 @@ impl Network {
     }
 
     fn normalisation(&self) -> (&[f32], &[f32]) {
-        (&self.tensors["observation.mean"].data, &self.tensors["observation.sd"].data)
+        (self.tensors["observation.mean"].values(), self.tensors["observation.sd"].values())
     }
 
     /// Packs the network for a place.
@@ -252,7 +253,7 @@ impl Network {
             observation_clip: config.observation_clip.unwrap_or(f32::MAX),
             action_clip: config.action_clip,
             outputs: config.outputs(),
-            noise: self.tensors.get("log_sd").map(|log_sd| Noise::new(log_sd.data.clone())),
+            noise: self.tensors.get("log_sd").map(|log_sd| Noise::new(log_sd.values().to_vec())),
         })
     }
 

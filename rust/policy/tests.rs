@@ -1,7 +1,7 @@
 use super::*;
 use crate::kernels::Isa;
 use crate::session::{Arrival, Workspace};
-use crate::tensor_file::Tensor;
+use crate::tensor_file::{Expected, Tensor};
 use crate::testing;
 
 /// Lanes with customers and some feedback.
@@ -45,13 +45,13 @@ fn network(sampled: bool, change: impl FnOnce(&mut NetworkConfig, &mut Tensors))
     };
     let mut tensors = Tensors::new();
     let mut value = 0.3_f32;
-    for (name, shape) in config.expected_tensors() {
+    for Expected { name, shape, .. } in config.expected_tensors() {
         let data = (0..shape.iter().product()).map(|_| {
             value = (value * 97.3).fract();
             if name == "observation.sd" { value + 0.01 } else { value - 0.5 }
         });
         let data = data.collect();
-        tensors.insert(name, Tensor { shape, data });
+        tensors.insert(name, Tensor::floats(shape, data));
     }
     change(&mut config, &mut tensors);
     Policy::network(config, serde_json::json!({}), tensors)
@@ -60,7 +60,7 @@ fn network(sampled: bool, change: impl FnOnce(&mut NetworkConfig, &mut Tensors))
 /// The same network in f64, from the whole observation.
 fn reference(policy: &Policy, observation: &[f32]) -> Vec<f64> {
     let (config, tensors) = (policy.network_config().unwrap(), policy.tensors().unwrap());
-    let get = |name: &str| tensors[name].data.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+    let get = |name: &str| tensors[name].values().iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
     let (mean, sd) = (get("observation.mean"), get("observation.sd"));
     let clip = f64::from(config.observation_clip.unwrap_or(f32::MAX));
     let mut x: Vec<f64> = observation.iter().map(|x| f64::from(*x)).collect();
@@ -170,7 +170,7 @@ fn a_network_is_the_network_of_its_tensors() {
 #[test]
 fn noise_is_added_to_the_output_and_clipped_after() {
     let (plain, _) = act(&network(false, |_, _| ()).unwrap(), Isa::Scalar, 50);
-    let log_sd = |tensors: &mut Tensors| tensors.get_mut("log_sd").unwrap().data.fill(0.0);
+    let log_sd = |tensors: &mut Tensors| tensors.get_mut("log_sd").unwrap().values_mut().fill(0.0);
     let noisy = network(true, |_, tensors| log_sd(tensors)).unwrap();
     let (sampled, density) = act(&noisy, Isa::Scalar, 50);
     let (noise, want) = act(&Policy::parse("gaussian:1").unwrap(), Isa::Scalar, 50);
@@ -217,15 +217,17 @@ fn networks_that_cannot_be_are_refused() {
         ("activation", |config, _| config.activation = NonLinearity::LeakyRelu { slope: 1.5 }),
         ("observation_clip", |config, _| config.observation_clip = Some(0.0)),
         ("action_clip", |config, _| config.action_clip = Some([1.0, -1.0])),
-        ("observation.sd", |_, tensors| tensors.get_mut("observation.sd").unwrap().data[2] = 0.0),
-        ("log_sd", |_, tensors| tensors.get_mut("log_sd").unwrap().data[0] = 99.0),
+        ("observation.sd", |_, tensors| {
+            tensors.get_mut("observation.sd").unwrap().values_mut()[2] = 0.0
+        }),
+        ("log_sd", |_, tensors| tensors.get_mut("log_sd").unwrap().values_mut()[0] = 99.0),
         ("policy.2.bias", |_, tensors| drop(tensors.remove("policy.2.bias"))),
         ("policy.2.bias", |_, tensors| {
-            tensors.get_mut("policy.2.bias").unwrap().data[1] = f32::NAN;
+            tensors.get_mut("policy.2.bias").unwrap().values_mut()[1] = f32::NAN;
         }),
         ("known names", |config, _| config.sampled = false),
         ("1e30", |_, tensors| {
-            tensors.get_mut("policy.0.weight").unwrap().data.fill(1e30);
+            tensors.get_mut("policy.0.weight").unwrap().values_mut().fill(1e30);
         }),
     ];
     for (word, change) in changes {

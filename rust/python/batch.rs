@@ -90,11 +90,7 @@ impl PySessionBatch {
             quirks,
             clip,
             autoreset: word("autoreset_mode", autoreset, &Autoreset::WORDS)?,
-            reward: word(
-                "reward",
-                reward,
-                &[("clicks", Reward::Clicks), ("deals", Reward::Deals), ("buy", Reward::Buy)],
-            )?,
+            reward: word("reward", reward, &Reward::WORDS)?,
             anc: anc.map(|(rho, mu)| Anc { rho, mu }),
         };
         let [num_envs, num_threads] = sizes(num_envs, num_threads)?;
@@ -145,13 +141,20 @@ impl PySessionBatch {
         info.set_item(intern!(py, "clicks"), one(py, step.clicks))?;
         info.set_item(intern!(py, "deals"), one(py, step.second))?;
         info.set_item(intern!(py, "CTR"), one(py, step.ctr))?;
+        let config = &self.0.simulator().config;
+        if config.ends_by_hazard() {
+            info.set_item(intern!(py, "outcome"), one(py, step.outcomes))?;
+        }
+        if config.answers_outcome() {
+            info.set_item(intern!(py, "R2P"), one(py, step.clicks_a_page))?;
+        }
         info.set_item(intern!(py, "raw_reward"), one(py, step.raw_rewards))?;
         info.set_item(intern!(py, "clipped"), one(py, step.clipped))?;
         Ok((
             two(py, step.observations, width)?,
             one(py, step.rewards),
             one(py, step.terminated),
-            one(py, vec![false; shape[0]]),
+            one(py, step.truncated),
             info,
             one(py, step.finished),
             two(py, step.final_observations, width)?,
@@ -173,9 +176,17 @@ impl PySessionBatch {
         info.set_item(intern!(py, "clicks"), step.clicks[0])?;
         info.set_item(intern!(py, "deals"), step.second[0])?;
         info.set_item(intern!(py, "CTR"), step.ctr[0])?;
+        let config = &self.0.simulator().config;
+        if config.ends_by_hazard() {
+            info.set_item(intern!(py, "outcome"), step.outcomes[0])?;
+        }
+        if config.answers_outcome() {
+            info.set_item(intern!(py, "R2P"), step.clicks_a_page[0])?;
+        }
         info.set_item(intern!(py, "raw_reward"), step.raw_rewards[0])?;
         info.set_item(intern!(py, "clipped"), step.clipped[0])?;
-        Ok((one(py, step.observations), step.rewards[0], step.terminated[0], false, info))
+        let (terminated, truncated) = (step.terminated[0], step.truncated[0]);
+        Ok((one(py, step.observations), step.rewards[0], terminated, truncated, info))
     }
 
     fn observe<'py>(&self, py: Python<'py>) -> PyResult<Observations<'py>> {

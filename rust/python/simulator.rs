@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde::de::DeserializeOwned;
 
-use super::arrays;
 use super::errors::{detached, exception, to_py};
+use super::{arrays, customers};
 use crate::error::Error;
-use crate::simulator::{Simulator, Tensor, Tensors};
+use crate::simulator::{Data, Simulator, Tensor, Tensors};
 
 /// Frozen customer networks.
 #[pyclass(name = "Simulator", module = "virtualtb_fast._core", frozen)]
@@ -28,18 +28,26 @@ pub fn json(value: &impl serde::Serialize) -> PyResult<String> {
     serde_json::to_string(value).map_err(|error| to_py(Error::State(error.to_string())))
 }
 
-/// Tensors from a dictionary of float32 arrays.
+/// Tensors from a dictionary of float32 (or, for codes, uint8) arrays.
 pub fn read_tensors(tensors: &Bound<'_, PyDict>) -> PyResult<Tensors> {
     let mut read = Tensors::new();
     for (key, value) in tensors {
         let key: String = key.extract()?;
-        let shape = match value.cast::<PyArrayDyn<f32>>() {
-            Ok(array) => array.shape().to_vec(),
-            Err(_) => Vec::new(),
-        };
         let refuse = |message| exception("InvalidArgumentError", (message,));
-        let array = arrays::exact::<f32>(&value, &format!("tensor {key}"), &shape, refuse)?;
-        read.insert(key, Tensor { shape, data: array.as_slice()?.to_vec() });
+        let what = format!("tensor {key}");
+        let tensor = if let Ok(array) = value.cast::<PyArrayDyn<u8>>() {
+            let shape = array.shape().to_vec();
+            let array = arrays::exact::<u8>(&value, &what, &shape, refuse)?;
+            Tensor::codes(shape, array.as_slice()?)
+        } else {
+            let shape = match value.cast::<PyArrayDyn<f32>>() {
+                Ok(array) => array.shape().to_vec(),
+                Err(_) => Vec::new(),
+            };
+            let array = arrays::exact::<f32>(&value, &what, &shape, refuse)?;
+            Tensor::floats(shape, array.as_slice()?.to_vec())
+        };
+        read.insert(key, tensor);
     }
     Ok(read)
 }
@@ -48,8 +56,13 @@ pub fn read_tensors(tensors: &Bound<'_, PyDict>) -> PyResult<Tensors> {
 pub fn write_tensors<'py>(py: Python<'py>, tensors: &Tensors) -> PyResult<Bound<'py, PyDict>> {
     let out = PyDict::new(py);
     for (name, tensor) in tensors {
-        let array = arrays::one(py, tensor.data.clone()).reshape(tensor.shape.clone())?;
-        out.set_item(name, array)?;
+        let shape = tensor.shape.clone();
+        match &tensor.data {
+            Data::F32(values) => {
+                out.set_item(name, arrays::one(py, values.clone()).reshape(shape)?)
+            }
+            Data::U8(codes) => out.set_item(name, arrays::one(py, codes.to_vec()).reshape(shape)?),
+        }?;
     }
     Ok(out)
 }
@@ -107,6 +120,27 @@ impl PySimulator {
         let out = self.0.forward(model, array.as_slice()?).map_err(to_py)?;
         let width = out.len() / shape[0].max(1);
         arrays::two(py, out, width)
+    }
+
+    fn customers<'py>(
+        &self,
+        py: Python<'py>,
+        seed: u64,
+        first: u64,
+        count: u64,
+        num_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyArray2<u8>>> {
+        customers::sample(py, &self.0.customers, seed, first, count, num_threads)
+    }
+
+    fn respond<'py>(
+        &self,
+        codes: &Bound<'py, PyAny>,
+        pages: &Bound<'py, PyAny>,
+        actions: &Bound<'py, PyAny>,
+        num_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        customers::respond(self, codes, pages, actions, num_threads)
     }
 
     #[getter]

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::logs::{LEAVE, Shape, TURN};
+use crate::logs::Shape;
 use crate::policy::{Logger, Place, Seen};
 use crate::rng::{Origin, Purpose};
 use crate::session::{self, Arrival};
@@ -106,11 +106,16 @@ impl Scene for Simulator {
     }
 
     fn metadata(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut about = vec![
             ("schema", json(&self.schema)),
             ("simulator", self.name.clone()),
             ("simulator_digest", self.digest.clone()),
-        ]
+        ];
+        if self.config.answers_outcome() {
+            // What was observed follows from it.
+            about.push(("heads", "outcome".to_owned()));
+        }
+        about
     }
 
     fn lanes(&self, count: usize) -> Self::Sessions {
@@ -143,7 +148,7 @@ impl Scene for Simulator {
     ) -> Result<()> {
         let size = self.schema.action;
         let action = |row: usize, _| &actions[row * size..][..size];
-        sessions.show(self, kernels, workspace, lanes, action);
+        sessions.show(self, kernels, workspace, lanes, action, None);
         Ok(())
     }
 
@@ -165,8 +170,8 @@ impl Scene for Simulator {
             session: lane.session,
             page: lane.page - 1,
             clicks: lane.clicks,
-            second: lane.second,
-            outcome: if lane.over() { LEAVE } else { TURN },
+            second: lane.units(self),
+            outcome: lane.outcome,
             value: 0.0,
             hour: f32::NAN,
         }

@@ -129,7 +129,7 @@ fn a_network_sees_what_a_function_is_shown() {
     let store = Store::new(config(), Some(1)).unwrap();
     let (inputs, outputs) = (store.observation_width(), ATTRIBUTES);
     let weight: Vec<f32> = (0..inputs * outputs).map(|i| (i % 13) as f32 * 0.01 - 0.06).collect();
-    let tensor = |shape: &[usize], data: Vec<f32>| Tensor { shape: shape.to_vec(), data };
+    let tensor = |shape: &[usize], data: Vec<f32>| Tensor::floats(shape.to_vec(), data);
     let tensors = BTreeMap::from([
         ("observation.mean".into(), tensor(&[inputs], vec![0.0; inputs])),
         ("observation.sd".into(), tensor(&[inputs], vec![1.0; inputs])),

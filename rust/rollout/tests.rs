@@ -43,7 +43,7 @@ fn equals_sessions_played_one_at_a_time() {
         one.open(&simulator, kernels, &mut workspace, &[0], Arrival::Session);
         for page in 0.. {
             let action = &log.action[row * size..][..size];
-            one.show(&simulator, kernels, &mut workspace, &[0], |_, _| action);
+            one.show(&simulator, kernels, &mut workspace, &[0], |_, _| action, None);
             let lane = one.lanes[0];
             assert_eq!((log.session[row], log.page[row]), (session as i64, page));
             assert_eq!((log.clicks[row], log.second[row]), (lane.clicks, lane.second));

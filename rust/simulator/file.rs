@@ -6,7 +6,7 @@ use super::Simulator;
 use crate::error::{Error, Result};
 use crate::tensor_file::{self, Kind, json};
 
-pub use crate::tensor_file::{Tensor, Tensors, check_tensors, read_capped};
+pub use crate::tensor_file::{Data, Tensor, Tensors, check_tensors, read_capped};
 
 const KIND: Kind = Kind {
     format: "virtualtb_fast.simulator",

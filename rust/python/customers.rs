@@ -1,0 +1,88 @@
+//! `_core.Customers`, and what a simulator answers without sessions.
+
+use numpy::{PyArray2, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::arrays::{exact, two};
+use super::errors::{Told, detached, to_py};
+use super::refused_argument;
+use super::simulator::{PySimulator, parse, read_tensors};
+use crate::simulator::{Customers, Questions};
+
+/// A sampler of customers, by itself.
+#[pyclass(name = "Customers", module = "virtualtb_fast._core", frozen)]
+pub struct PyCustomers(Customers);
+
+#[pymethods]
+impl PyCustomers {
+    #[staticmethod]
+    fn from_tensors(
+        fields: &str,
+        config: &str,
+        slope: f32,
+        tensors: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        let (fields, config) = (parse::<Vec<_>>("fields", fields)?, parse("config", config)?);
+        let read = read_tensors(tensors)?;
+        Customers::new(&fields, &config, slope, &read).map(Self).map_err(to_py)
+    }
+
+    fn sample<'py>(
+        &self,
+        py: Python<'py>,
+        seed: u64,
+        first: u64,
+        count: u64,
+        num_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyArray2<u8>>> {
+        sample(py, &self.0, seed, first, count, num_threads)
+    }
+}
+
+/// The customers of sessions `first` and on of a stream.
+pub fn sample<'py>(
+    py: Python<'py>,
+    customers: &Customers,
+    seed: u64,
+    first: u64,
+    count: u64,
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let told = Told::new(None);
+    let sampled = detached(py, || {
+        told.watch(|interrupt, _| customers.sample(seed, first, count, num_threads, interrupt))
+    });
+    two(py, told.finish(sampled)?, customers.fields())
+}
+
+/// The probabilities of the answers to some pages.
+pub fn respond<'py>(
+    simulator: &PySimulator,
+    codes: &Bound<'py, PyAny>,
+    pages: &Bound<'py, PyAny>,
+    actions: &Bound<'py, PyAny>,
+    num_threads: Option<usize>,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let (py, simulator) = (codes.py(), &simulator.0);
+    let rows = match pages.cast::<PyUntypedArray>() {
+        Ok(array) if array.ndim() == 1 => array.len(),
+        _ => 0,
+    };
+    let shape = [rows, simulator.schema.customer.len()];
+    let codes = exact::<u8>(codes, "codes", &shape, refused_argument)?;
+    let pages = exact::<u32>(pages, "pages", &[rows], refused_argument)?;
+    let shape = [rows, simulator.schema.action];
+    let actions = exact::<f32>(actions, "actions", &shape, refused_argument)?;
+    let questions = Questions {
+        codes: codes.as_slice()?,
+        pages: pages.as_slice()?,
+        actions: actions.as_slice()?,
+    };
+    let told = Told::new(None);
+    let answered = detached(py, || {
+        told.watch(|interrupt, _| simulator.respond(questions, num_threads, interrupt))
+    });
+    let width = simulator.response.heads().iter().map(|head| head.size).sum();
+    two(py, told.finish(answered)?, width)
+}
