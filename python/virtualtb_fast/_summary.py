@@ -68,6 +68,8 @@ class Summary:
     """(longest,): sessions that got as far as page number ``n``."""
     page_items: int
     """Items on a page."""
+    sells: bool
+    """Whether a click is a purchase: in a store, and where a simulator draws outcomes."""
     priced: bool
     """Whether there are prices: in a store."""
     seconds: float = field(compare=False)
@@ -144,12 +146,12 @@ class Summary:
     def __add__(self, other: Summary) -> Summary:
         if not isinstance(other, Summary):
             return NotImplemented
-        for name in ("page_items", "priced"):
+        for name in ("page_items", "sells", "priced"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 expected = f"summaries of the same kind ({name} = {mine})"
                 raise InvalidArgumentError(f"+: expected {expected}, got {theirs}")
-        names = {one.name for one in fields(self)} - {"page_items", "priced"}
+        names = {one.name for one in fields(self)} - {"page_items", "sells", "priced"}
         counts = {name: _sum(getattr(self, name), getattr(other, name)) for name in names}
         return replace(self, **counts)
 
@@ -158,18 +160,19 @@ class Summary:
         return self if other == 0 else NotImplemented
 
     def __str__(self) -> str:
-        what = "purchases" if self.priced else "clicks"
+        what = "purchases" if self.sells else "clicks"
         lines = [
             f"pages           {self.pages:,}",
             f"sessions        {self.sessions:,}, {self.mean_session_length:.2f} pages each",
             f"CTR             {self.ctr:.5f}{_between(self.ctr_interval)}, "
             f"{what} / ({self.page_items} x pages)",
         ]
+        if self.sells:
+            lines.append(
+                f"R2P             {self.r2p:.5f}{_between(self.r2p_interval)}, pages that sold"
+            )
         if self.priced:
-            lines += [
-                f"R2P             {self.r2p:.5f}{_between(self.r2p_interval)}, pages that sold",
-                f"TT, TV          {self.tt:,.2f} of money, {self.tv:,} units",
-            ]
+            lines.append(f"TT, TV          {self.tt:,.2f} of money, {self.tv:,} units")
         return "\n".join([*lines, f"pages a second  {self.pages_per_second:,.0f}"])
 
     def to_dict(self) -> dict[str, Any]:

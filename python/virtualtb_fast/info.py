@@ -38,12 +38,16 @@ def system_info(simulator: str | Simulator | None = None) -> dict[str, Any]:
 
 
 def _about(simulator: Simulator) -> dict[str, Any]:
-    schema, provenance = simulator.schema, simulator.provenance
+    schema, config, provenance = simulator.schema, simulator.config, simulator.provenance
     return {
         "name": simulator.name,
         "digest": simulator.digest,
         "kind": _kind(provenance),
         "customer_fields": len(schema.customer),
+        "customers": config.customers.kind,
+        "response": config.response.kind,
+        "heads": list(config.heads),
+        "leave": config.leave.kind,
         "action_dimensions": schema.action,
         "action_range": list(schema.action_range),
     }

@@ -8,13 +8,14 @@
 | ``customer`` | uint8 (R, fields) | fixed-size list of uint8 | category codes, one a field |
 | ``action`` | float32 (R, A) | fixed-size list of float32 | what was shown, after clipping |
 | ``action_logp`` | float32 (R,) | float32 | log-density of the draw before clipping, 0 if none |
-| ``clicks`` | uint8 (R,) | uint8 | clicks on the page; in a store 1 for a purchase |
-| ``second`` | uint8 (R,) | uint8 | the second head (probably purchases); in a store ``units`` |
+| ``clicks`` | uint8 (R,) | uint8 | clicks on the page; of outcomes 1 for a purchase |
+| ``second`` | uint8 (R,) | uint8 | the second head (probably purchases); of outcomes ``units`` |
 | ``outcome`` | uint8 codes (R,) | dictionary of strings | how the page ended, one of `OUTCOMES` |
 | ``units`` | uint16 (R,) | uint16 | units bought: a simulator's second head, as far as known |
 | ``value`` | in a store float32 (R,) | float32, null without prices | price of what was bought |
 
-The log of a store has two columns more:
+A store, and a simulator whose head is ``outcome``, answer a page with an *outcome*: turn, buy or
+leave. The log of a store has two columns more:
 
 | column | NumPy | Arrow and Parquet | what |
 |---|---|---|---|
@@ -110,7 +111,8 @@ class SessionLog:
         ``complete``, which is ``false`` in what an interrupted rollout left. A store's log has
         ``store``, ``store_digest``, ``store_config`` (JSON: seed, items and rules, but not what is
         hidden), ``customers``, ``page_items`` and what was observed (``memory``, ``observe_page``,
-        ``observe_feedback``) in place of the simulator's two.
+        ``observe_feedback``) in place of the simulator's two. ``heads`` is ``outcome`` in the log
+        of a simulator that answers with outcomes; others do not have it.
         """
         return self._native.metadata()
 
@@ -142,13 +144,18 @@ class SessionLog:
         page = self["page"][rows]
         out = np.empty((len(page), schema.observation_width), np.float32)
         out[:, schema.customer_columns] = schema.one_hot(self["customer"][rows])
-        for name, column in (
-            ("clicks", schema.clicks_column),
-            ("second", schema.second_column),
-        ):
-            # The first page of a session follows no other.
-            before = np.roll(self[name], 1)[rows]
-            out[:, column] = np.where(page > 0, before, 0)
+        # The first page of a session follows no other.
+        follows = page > 0
+        if self.metadata.get("heads") == "outcome":
+            # A purchase ends the session, so a page only follows one that was turned.
+            out[:, schema.clicks_column] = 0
+            out[:, schema.second_column] = follows
+        else:
+            for name, column in (
+                ("clicks", schema.clicks_column),
+                ("second", schema.second_column),
+            ):
+                out[:, column] = np.where(follows, np.roll(self[name], 1)[rows], 0)
         out[:, schema.page_column] = page
         return out
 

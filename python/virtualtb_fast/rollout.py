@@ -195,6 +195,7 @@ def rollout(
     summary = Summary(
         **counts,
         page_items=place.page_items,
+        sells=isinstance(place, GroundTruthStore) or place.config.response.heads == "outcome",
         priced=isinstance(place, GroundTruthStore),
         seconds=seconds,
     )

@@ -1,4 +1,4 @@
-"""Simulators: frozen customer networks, their files, and the ones that come with the package."""
+"""Simulators: frozen customers, their files, and the ones that come with the package."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ DEFAULT = "virtualtb-v0-refit"
 """The name of the simulator that everything uses unless told otherwise."""
 
 _SUFFIX = ".safetensors"
+_LAST_PAGE = 1 << 24
+"""Beyond this a page number is no longer exact in float32."""
 
 _alive: weakref.WeakValueDictionary[str, Simulator] = weakref.WeakValueDictionary()
 """Unpickled simulators by digest, so that a thousand environments sent to a worker share one."""
 
 
 class Simulator:
-    """Frozen customer networks: who comes, how a page is answered, when a session ends.
+    """Frozen customers: who comes, how a page is answered, when a session ends.
+
+    `schema.Config` says of which kinds and sizes these parts are.
 
     A simulator never changes, so copies are the object itself, equality is equality of content
     (`digest`), and one may be shared by any number of environments and threads. Pickles hold the
@@ -69,22 +73,25 @@ class Simulator:
         """Builds a simulator from its weights.
 
         Args:
-            tensors: float32 arrays with the names and shapes of ``config.shapes(schema)``.
+            tensors: Arrays with the names and shapes of ``config.shapes(schema)``, float32 but for
+                a table of customers, which is uint8 (``config.dtypes(schema)``).
             name: What to call it.
             schema: What customers and actions look like.
-            config: The shapes of the networks.
+            config: The kinds and sizes of its parts.
             provenance: Where it came from; anything that JSON can hold.
 
         Raises:
             InvalidArgumentError: tensors missing, surplus, of another shape or dtype, or not
-                finite; a name or provenance of the wrong kind.
+                finite; probabilities that do not sum to 1, codes beyond their field, weights under
+                which a sum could overflow; a name or provenance of the wrong kind.
         """
         if not _arguments.is_text(_arguments.instance("name", name, str)):
             raise InvalidArgumentError(f"name: expected a non-empty text of UTF-8, got {name!r}")
         _arguments.instance("schema", schema, Schema)
         _arguments.instance("config", config, Config)
         mapping = _arguments.instance("tensors", tensors, Mapping)  # type: ignore[type-abstract]
-        arrays = {key: _float32(key, value) for key, value in mapping.items()}
+        dtypes = config.dtypes(schema)
+        arrays = {key: _array(key, value, dtypes) for key, value in mapping.items()}
         try:
             text = json.dumps(dict(provenance or {}), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -118,19 +125,88 @@ class Simulator:
         """The file's bytes; the same simulator always gives the same."""
         return self._native.to_bytes()
 
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """The weights, as fresh float32 arrays with the names and shapes of ``config.shapes``."""
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What it is made of, as fresh arrays with the names and shapes of ``config.shapes``."""
         return self._native.tensors()
 
-    def forward(
-        self, model: Literal["generator", "action", "leave"], inputs: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    def customers(
+        self, count: int, seed: int, *, first: int = 0, num_threads: int | None = None
+    ) -> NDArray[np.uint8]:
+        """The customers of some sessions, without playing them.
+
+        Args:
+            count: How many.
+            seed: Stream of random numbers, 0 to 2**64 - 1.
+            first: The first one's session.
+            num_threads: Threads; one a core unless given. They change no result.
+
+        Returns:
+            uint8 category codes of shape (count, number of fields): row i is the customer of
+            session ``first + i`` of the stream, in environments and rollouts alike.
+
+        Raises:
+            InvalidArgumentError: an argument out of its range.
+            KeyboardInterrupt: Ctrl-C, answered within a fraction of a second.
+        """
+        return self._native.customers(
+            _arguments.seed(seed),
+            _arguments.integer("first", first),
+            _arguments.integer("count", count),
+            _arguments.threads(num_threads),
+        )
+
+    def response(
+        self,
+        codes: NDArray[np.uint8],
+        pages: NDArray[Any],
+        actions: NDArray[np.float32],
+        *,
+        num_threads: int | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """The probabilities of the answers to some pages: those that sessions draw from.
+
+        Args:
+            codes: The customers, uint8 category codes of shape (N, number of fields).
+            pages: Page numbers from 0, integers of shape (N,).
+            actions: float32 of shape (N, A).
+            num_threads: Threads; one a core unless given. They change no result.
+
+        Returns:
+            float32 of shape (N, categories) for each of ``config.heads``: ``clicks`` and
+            ``second``, and with a hazard ``leave`` (stay, leave); or ``outcome`` (turn, buy,
+            leave). They are views of one array.
+
+        Raises:
+            InvalidArgumentError: arrays of another shape or dtype, codes beyond their field, page
+                numbers beyond 2**24, actions that are not finite or beyond 1e6.
+            KeyboardInterrupt: Ctrl-C, answered within a fraction of a second.
+        """
+        numbers = np.asarray(pages)
+        good = numbers.ndim == 1 and np.issubdtype(numbers.dtype, np.integer)
+        if not good or (numbers < 0).any() or (numbers > _LAST_PAGE).any():
+            expected = f"integers of shape (N,), 0 to {_LAST_PAGE}"
+            got = f"{numbers.dtype} of shape {numbers.shape}"
+            got += f", {numbers.min()} to {numbers.max()}" if good else ""
+            raise InvalidArgumentError(f"pages: expected {expected}, got {got}")
+        probabilities = self._native.respond(
+            np.asarray(codes, order="C"),
+            numbers.astype(np.uint32),
+            np.asarray(actions, order="C"),
+            _arguments.threads(num_threads),
+        )
+        heads = self._config.heads
+        ends = np.cumsum(list(heads.values()))
+        blocks = np.split(probabilities, ends[:-1], axis=1)
+        return dict(zip(heads, blocks, strict=True))
+
+    def forward(self, model: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """The raw outputs (logits) of one network, for inspection; sessions do not need it.
 
         Args:
-            model: ``generator`` (noise in, field logits out), ``action`` (customer one-hot, page
-                times its scale, action in; click and second-head logits out) or ``leave``
-                (customer one-hot in, page-limit logits out).
+            model: One of ``config.layers(schema)``: ``action`` (customer one-hot, page times its
+                scale, and the action unless the response is linear in it; logits of the heads
+                out); with an ``mlp`` of customers ``generator`` (noise in, field logits out); with
+                a leave of ``once`` ``leave`` (customer one-hot in, page-limit logits out).
             inputs: float32, C-contiguous, of shape (N, inputs of the model).
 
         Returns:
@@ -184,7 +260,7 @@ class Simulator:
 
     @property
     def config(self) -> Config:
-        """The shapes of the networks."""
+        """The kinds and sizes of its parts."""
         return self._config
 
     @property
@@ -288,11 +364,12 @@ def _unpickle(digest: str, data: bytes) -> Simulator:
     return simulator
 
 
-def _float32(name: object, value: object) -> NDArray[np.float32]:
+def _array(name: object, value: object, dtypes: Mapping[str, np.dtype[Any]]) -> NDArray[Any]:
     if not isinstance(name, str) or not _arguments.is_text(name):
         raise InvalidArgumentError(f"tensors: expected names that are text, got {name!r}")
     # Safetensors files hold rows in order, so other layouts are copied into it here.
     array = np.asarray(value, order="C")
-    if array.dtype != np.float32:
-        raise InvalidArgumentError(f"tensor {name}: expected float32, got {array.dtype}")
+    expected = dtypes.get(name, np.dtype(np.float32))
+    if array.dtype != expected:
+        raise InvalidArgumentError(f"tensor {name}: expected {expected}, got {array.dtype}")
     return array

@@ -38,7 +38,9 @@ def run(options: argparse.Namespace) -> int:
             ("simulator", simulator["name"]),
             *(("", part) for part in simulator["kind"].split(": ")),
             ("digest", simulator["digest"]),
-            ("customers", f"{simulator['customer_fields']} fields"),
+            ("customers", f"{simulator['customer_fields']} fields, {simulator['customers']}"),
+            ("answers", f"{', '.join(simulator['heads'])}, {simulator['response']}"),
+            ("leaving", simulator["leave"]),
             (
                 "actions",
                 "{} numbers, {:g} to {:g}".format(

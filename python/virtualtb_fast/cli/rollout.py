@@ -174,7 +174,7 @@ def _table(
         ("policy", f"{options.policy}, seed {options.seed}"),
         ("pages", f"{summary.pages:,}"),
         ("sessions", f"{summary.sessions:,}"),
-        *(_sold(summary) if summary.priced else _clicked(summary)),
+        *(_sold(summary) if summary.sells else _clicked(summary)),
         (
             "session length",
             f"{summary.mean_session_length:.3f} pages"
@@ -198,13 +198,13 @@ def _clicked(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _sold(summary: Summary) -> list[tuple[str, str]]:
-    return [
+    rows = [
         ("R2P", f"{summary.r2p:.5f}{_interval(summary.r2p_interval, 5)}"),
         ("", "pages with a purchase / pages; interval by whole sessions"),
         ("CTR", f"{summary.ctr:.5f}, purchases / ({summary.page_items} x pages)"),
         ("TV", f"{summary.tv:,} units sold"),
-        ("TT", f"{summary.tt:,.2f} of money taken"),
     ]
+    return rows + ([("TT", f"{summary.tt:,.2f} of money taken")] if summary.priced else [])
 
 
 def _interval(bounds: tuple[float, float], digits: int) -> str:

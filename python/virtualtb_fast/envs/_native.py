@@ -22,7 +22,7 @@ from virtualtb_fast.errors import (
 from virtualtb_fast.schema import V0_PUBLISHED_HIGH
 from virtualtb_fast.simulator import Simulator
 
-RewardName: TypeAlias = Literal["clicks", "deals", "buy"]
+RewardName: TypeAlias = Literal["clicks", "deals", "buy", "expected"]
 AutoresetName: TypeAlias = Literal["NextStep", "SameStep", "Disabled"]
 
 RENDER_MODES = ("ansi", "human")

@@ -35,11 +35,11 @@ def frame(
         simulator: The simulator that it plays in.
         observation: Its current observation, shape (D,).
         session: The ``session``'s number, ``page`` and ``total_clicks`` so far.
-        page: The last page's ``action`` (A,), ``clicks`` and ``deals``; whether it was the last of
-            the session (``over``), and whether another customer is then shown (``replaced``, in
-            VirtualTB-v0); None before the first page.
+        page: The last page's ``action`` (A,), ``clicks`` and ``deals``, with a hazard ``outcome``;
+            whether it was the last of the session (``over``), and whether another customer is then
+            shown (``replaced``, in VirtualTB-v0); None before the first page.
     """
-    schema, response = simulator.schema, simulator.config.response
+    schema, config = simulator.schema, simulator.config
     pages, clicks = int(session["page"]), int(session["total_clicks"])
     over = pages > 0 and page is not None and bool(page["over"])
     lines = _head(f"{title} · {simulator.name}", session, over)
@@ -48,9 +48,14 @@ def frame(
     if pages == 0 or page is None:
         return "\n".join([*lines, *_line("page", "none shown yet")])
     lines += _line("action", _action(np.asarray(page["action"], np.float64)))
-    lines += _line("clicks", _bar(int(page["clicks"]), response.items))
-    lines += _line("deals", _bar(int(page["deals"]), response.second - 1))
-    slots = pages * response.items
+    if config.leave.kind == "hazard":
+        lines += _line("answer", _core.OUTCOMES[int(page["outcome"])])
+    if config.response.heads == "outcome":
+        lines += _line("R2P", f"{clicks / pages:.4f}  ({clicks} purchases on {pages} pages)")
+        return "\n".join(lines)
+    lines += _line("clicks", _bar(int(page["clicks"]), config.response.items))
+    lines += _line("deals", _bar(int(page["deals"]), config.heads["second"] - 1))
+    slots = pages * config.response.items
     lines += _line("CTR", f"{clicks / slots:.4f}  ({clicks} clicks on {slots} items shown)")
     return "\n".join(lines)
 

@@ -119,7 +119,7 @@ reward is 0 |
         # A page was shown wherever one is counted, but for sessions that have just started.
         shown = infos["page"] != 0
         infos["page"][finished] = finals[:, -1]
-        self._tell(actions, infos, shown, terminated, finished, finals)
+        self._tell(actions, infos, shown, terminated | truncated, finished, finals)
         if self.page_base or self._rules.published_spaces:
             observations = self._dress(observations)
         if self.render_mode == "human":

@@ -23,7 +23,8 @@ class VirtualTBV1(SimulatorEnv, SingleEnv):
     One episode is one session of one customer (Shi et al., "Virtual-Taobao", AAAI 2019). For each
     page the agent chooses the weights by which the shop ranks its items. The customer clicks on
     some of the items of the page, then turns the page or leaves. The numbers below are those of
-    VirtualTB-v0's networks; other simulators have their own (``env.simulator.schema``).
+    VirtualTB-v0's networks; other simulators have their own (``env.simulator.schema``), and some
+    have rules of their own, see "Learned simulators".
 
     ## Observation
     ``Box(0, high, (91,), float32)``
@@ -48,6 +49,7 @@ class VirtualTBV1(SimulatorEnv, SingleEnv):
     | ``"clicks"`` (default) | clicks, 0 to 10 |
     | ``"deals"`` | second head, 0 to 9 |
     | ``"buy"`` | 1 if the second head is positive, else 0 |
+    | ``"expected"`` | the expected clicks, given customer, page and action: no luck in it |
 
     With ``anc=(rho, mu)`` the reward is divided by ``1 + rho * max(|a| - mu, 0)``, the action norm
     constraint of Virtual-Taobao, with the Euclidean norm of the executed (clipped) action.
@@ -60,7 +62,7 @@ class VirtualTBV1(SimulatorEnv, SingleEnv):
 
     ## End of the episode
     Terminated when as many pages were shown as the customer had patience for, a number drawn at
-    the start from the customer alone, at most 100. Never truncated. The last observation is that
+    the start from the customer alone, at most 100. Not truncated. The last observation is that
     of the finished session. A step after the end, before the first reset, or after ``close`` is a
     `StateError`.
 
@@ -75,6 +77,19 @@ class VirtualTBV1(SimulatorEnv, SingleEnv):
     | ``clipped`` | bool: whether the action was clipped |
 
     ``reset`` returns an empty info and takes no options.
+
+    ## Learned simulators
+    With ``simulator.config.leave.kind == "hazard"`` whether the customer leaves is drawn on every
+    page. The episode is then terminated when the customer leaves, and truncated after
+    ``config.leave.longest`` pages. The info has ``outcome`` as well: 0 turn, 1 buy, 2 leave, 3
+    max_pages (``logs.OUTCOMES``).
+
+    With ``config.response.heads == "outcome"`` the customer buys, turns the page or leaves, as in
+    a `GroundTruthStore`: a purchase too ends the episode. Observation columns 88 and 89 are then
+    the units bought on the last page and whether it was turned, each 0 or 1. ``clicks`` and
+    ``deals`` of rewards and infos both are the units bought on the page, ``"expected"`` is the
+    probability of a purchase, and the info has ``R2P``: purchases of the session so far / pages so
+    far.
 
     ## Arguments
     | argument | what |
@@ -142,7 +157,7 @@ published) or 1 (as in the published data set) |
             action: float32, C-contiguous, shape (A,).
 
         Returns:
-            Observation (D,), reward, terminated, truncated (never), info; see the class.
+            Observation (D,), reward, terminated, truncated, info; see the class.
 
         Raises:
             InvalidActionError: an action of another shape or dtype, or not finite.
@@ -153,7 +168,7 @@ published) or 1 (as in the published data set) |
         if self._plain:
             return observation, reward, terminated, truncated, info
         if self.render_mode is not None:
-            self._page = {**info, "action": action.copy(), "over": terminated}
+            self._page = {**info, "action": action.copy(), "over": terminated or truncated}
             self._page["replaced"] = self._quirks
         shown = self._dress(observation)
         if self.render_mode == "human":
@@ -195,7 +210,8 @@ lists and arrays of other dtypes are converted to float32 | exact float32, clipp
     count can pass its bound, and with ``published_spaces=True`` by their dtype.
 
     ## Arguments
-    Those of `VirtualTBV1`, and ``published_spaces`` (4).
+    Those of `VirtualTBV1`, and ``published_spaces`` (4). The simulator must end its sessions as
+    published, by a page limit drawn once.
 
     ## Version history
     * v0: first version.

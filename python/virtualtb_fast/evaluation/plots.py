@@ -176,7 +176,7 @@ def _clicks(axes: Any, summary: Summary) -> None:
     axes.plot(pages, mean, color=_BLUE, linewidth=2, marker="o", markersize=3.5)
     overall = summary.clicks / summary.pages
     axes.axhline(overall, color=_ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
-    rate = "" if summary.priced else f" (CTR {summary.ctr:.4f})"
+    rate = "" if summary.sells else f" (CTR {summary.ctr:.4f})"
     axes.annotate(
         f"dashed: all pages, {overall:.3f}{rate}",
         # Below the line, near the axis: clicks are seldom so few that the curve comes here.
@@ -187,7 +187,7 @@ def _clicks(axes: Any, summary: Summary) -> None:
         fontsize=9,
     )
     axes.set_ylim(0, max(float(mean.max()), overall) * 1.15 or 1)
-    what = "purchases" if summary.priced else "clicks"
+    what = "purchases" if summary.sells else "clicks"
     axes.set_title(f"{what.capitalize()} by page", loc="left", color=_INK, fontsize=11)
     axes.set_xlabel("page of the session", color=_INK)
     axes.set_ylabel(f"mean {what} on the page", color=_INK)
