@@ -7,6 +7,7 @@ it has its own Philox, computes in float64 and samples one number at a time.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -167,6 +168,17 @@ def random_simulator(
     for key, shape in config.shapes(schema).items():
         scale = 1.5 / np.sqrt(shape[-1]) if len(shape) == 2 else 0.1
         tensors[key] = rng.normal(0, scale, shape).astype(np.float32)
+    sizes = [field.size for field in schema.customer]
+    if config.customers.kind == "mixture":
+        count = config.customers.components
+        blocks = [rng.dirichlet(np.full(size, 0.5), count) for size in sizes]
+        tensors["customers.fields"] = np.concatenate(blocks, axis=1).astype(np.float32)
+        tensors["customers.shares"] = rng.dirichlet(np.ones(count)).astype(np.float32)
+    elif config.customers.kind == "rows":
+        codes = rng.integers(0, sizes, (config.customers.rows, len(sizes)))
+        tensors["customers.rows"] = codes.astype(np.uint8)
+    if config.leave.kind == "hazard":
+        return vtb.Simulator.from_tensors(tensors, name=name, schema=schema, config=config)
     # Customers differ by far fewer columns than there are inputs.
     tensors["leave.0.weight"] *= 4
     last = f"leave.{2 * len(config.leave.hidden)}.bias"
@@ -186,6 +198,36 @@ SHOP_CONFIG = Config(
     leave=Leave(classes=13, hidden=(6,)),
     slope=0.2,
 )
+
+
+CUSTOMERS = {
+    "mlp": Customers(latent=7, hidden=(9, 5)),
+    "mixture": Customers(kind="mixture", components=6),
+    "rows": Customers(kind="rows", rows=23),
+    "autoregressive": Customers(kind="autoregressive", hidden=(10,)),
+}
+"""Every kind of sampler of customers."""
+RESPONSES = {
+    "once": (SHOP_CONFIG.response, SHOP_CONFIG.leave),
+    "hazard": (SHOP_CONFIG.response, Leave(kind="hazard", longest=3)),
+    "outcome": (
+        Response(page_scale=0.25, hidden=(20,), heads="outcome", items=4),
+        Leave(kind="hazard", longest=3),
+    ),
+    "linear": (
+        Response(page_scale=0.25, hidden=(20,), heads="outcome", items=4, kind="linear"),
+        Leave(kind="hazard", longest=3),
+    ),
+}
+"""Every kind of answer, with the rule of leaving that goes with it."""
+
+
+@functools.cache
+def learned(customers: str, response: str) -> vtb.Simulator:
+    """A shop of random weights of these kinds."""
+    config = Config(CUSTOMERS[customers], *RESPONSES[response], SHOP_CONFIG.slope)
+    name = f"{customers}, {response}"
+    return random_simulator(4, SHOP_SCHEMA, config, pages=3.0, name=name)
 
 
 def table(steps: int, envs: int, size: int = 27, seed: int = 0) -> np.ndarray:
@@ -226,6 +268,16 @@ class Kit:
     pick = staticmethod(pick)
     numpy_networks = staticmethod(numpy_networks)
     random_simulator = staticmethod(random_simulator)
+    learned = staticmethod(learned)
+    customers = tuple(CUSTOMERS)
+    responses = tuple(RESPONSES)
+    shop_schema = SHOP_SCHEMA
+
+    @staticmethod
+    def responses_of(kind: str) -> tuple[Response, Leave]:
+        """How such customers answer and leave."""
+        return RESPONSES[kind]
+
     Reference = Reference
     table = staticmethod(table)
     equal = staticmethod(equal)
