@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-rust test-python bench bench-catalog bench-store bench-kernels fuzz wheel refit clean
+.PHONY: help demo test lint test-rust test-python bench bench-catalog bench-store bench-simulators bench-kernels fuzz wheel refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,9 @@ bench-catalog: $(VENV)/.test $(VENV)/.built ## Measure search against faiss, use
 
 bench-store: $(VENV)/.test $(VENV)/.built ## Measure the ground-truth store against NumPy
 	$(BIN)/python -m benches.store
+
+bench-simulators: $(VENV)/.test $(VENV)/.built ## Measure every kind of simulator against the published
+	$(BIN)/python -m benches.simulators
 
 bench-kernels: ## Measure every kernel against its naive version
 	cargo bench --bench kernels
