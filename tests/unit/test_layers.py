@@ -14,7 +14,9 @@ PYTHON = sorted((ROOT / "python" / "virtualtb_fast").rglob("*.py"))
 RULES = {
     r"\b(pyo3|numpy)\b": r"rust/python(\.rs|/.*)$",
     r"\brayon\b": r"rust/parallel\.rs$",
-    r"\b_mm\d*_\w+|std::arch::(x86_64|aarch64)|\bv(ld1|st1|fma)q_f32": r"rust/kernels/\w+\.rs$",
+    r"\b_mm\d*_\w+|std::arch::(x86_64|aarch64)|\bv(ld1|st1|fma)q_f32": (
+        r"rust/kernels/(\w+|(avx2|avx512|neon)/\w+)\.rs$"
+    ),
 }
 
 
@@ -41,6 +43,7 @@ def test_a_breach_would_be_seen() -> None:
     assert breaches("use rayon::prelude::*;", "rust/session.rs")
     assert breaches("use pyo3::prelude::*;", "rust/rollout.rs")
     assert breaches("let x = _mm256_setzero_ps();", "rust/nn.rs")
+    assert breaches("let x = _mm256_setzero_ps();", "rust/kernels/scan/avx2.rs")
 
 
 def test_unsafe_blocks_are_few() -> None:
