@@ -24,7 +24,9 @@ from virtualtb_fast.errors import (
     MissingExtraError,
     OutputError,
     PolicyError,
+    RareConditionError,
     StateError,
+    TrainingDivergedError,
     VirtualTBError,
 )
 
@@ -48,8 +50,10 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "PolicyError",
+    "RareConditionError",
     "Simulator",
     "StateError",
+    "TrainingDivergedError",
     "VirtualTBError",
     "__version__",
     "import_published",

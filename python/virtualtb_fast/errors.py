@@ -4,6 +4,9 @@ Each is also the built-in error that a caller would expect, so ``except ValueErr
 Messages name what was expected and what was got. The native module raises the same classes.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 __all__ = [
     "CustomerModelError",
     "DegenerateWorldError",
@@ -13,7 +16,9 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "PolicyError",
+    "RareConditionError",
     "StateError",
+    "TrainingDivergedError",
     "VirtualTBError",
 ]
 
@@ -56,3 +61,27 @@ class CustomerModelError(VirtualTBError, RuntimeError):
 
 class MissingExtraError(VirtualTBError, ImportError):
     """An optional dependency is not installed; the message says what to install."""
+
+
+class RareConditionError(VirtualTBError, ValueError):
+    """A sampler was asked for customers that it draws too rarely, or never."""
+
+
+class TrainingDivergedError(VirtualTBError, ArithmeticError):
+    """A training met a value that is not finite and stopped. What was good is kept in ``state``."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        quantity: str = "",
+        step: int = -1,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.quantity = quantity
+        """What was not finite, for example ``"generator_loss"``."""
+        self.step = step
+        """The step at which it was seen, from 0."""
+        self.state = state
+        """The last good state, as the function's ``resume`` takes it; None before the first."""
