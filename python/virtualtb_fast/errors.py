@@ -13,6 +13,7 @@ __all__ = [
     "FileFormatError",
     "InvalidActionError",
     "InvalidArgumentError",
+    "LogError",
     "MissingExtraError",
     "OutputError",
     "PolicyError",
@@ -37,6 +38,10 @@ class InvalidActionError(VirtualTBError, ValueError):
 
 class DegenerateWorldError(VirtualTBError, ValueError):
     """A ground-truth store of this seed would be no fair test; the message says which figure."""
+
+
+class LogError(VirtualTBError, ValueError):
+    """A log cannot be learned from; the message names file, column and row."""
 
 
 class StateError(VirtualTBError, RuntimeError):
