@@ -35,17 +35,17 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], key: str = "", *, every: float = _EVERY
+        self, path: str | os.PathLike[str], key: str = "", *, every: float | None = None
     ) -> None:
         """``key`` says what is fitted to what: a state with another key is not taken up.
 
         Args:
             path: The file.
             key: A digest of data, settings and seed.
-            every: Seconds between two checkpoints, for `due`.
+            every: Seconds between two checkpoints, for `due`; 20 unless given.
         """
         self.path = Path(path)
-        self._key, self._every = key, every
+        self._key, self._every = key, _EVERY if every is None else every
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -165,7 +165,7 @@ def _to_tensors(value: Any) -> Any:
     import torch
 
     if isinstance(value, np.ndarray):
-        return {"__array__": torch.from_numpy(np.ascontiguousarray(value)).clone()}
+        return {"__array__": torch.from_numpy(np.array(value, order="C"))}
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
