@@ -180,6 +180,35 @@ def test_both_policies_get_a_gradient_at_the_first_step(known: Any) -> None:
     assert blind._gradient_norms(batch, sample, torch.zeros(len(pages))) == (0.0, 0.0)
 
 
+def test_a_session_that_is_cut_is_worth_what_its_own_next_page_is(
+    known: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = known(300)
+    shape = dataclasses.replace(CLONING.response, longest=3)
+    cloned = dataclasses.replace(CLONING, response=shape)
+    one = fresh(pages, MailConfig.paper(cloning=cloned, sessions=200))
+    batch = one._batch(pages, np.arange(len(pages)))
+    reward, terminated = one._rewards(batch)
+    given: list[Any] = []
+    whole = mail.returns.advantages
+
+    def spy(*columns: Any, **factors: Any) -> Any:
+        given.extend(columns)
+        return whole(*columns, **factors)
+
+    monkeypatch.setattr(mail.returns, "advantages", spy)
+    with torch.no_grad():
+        later = one._values(dataclasses.replace(batch, page=batch.page + 1))
+    one._improve(batch, reward, terminated, False)
+    following, ended, truncated = given[2:]
+    assert 0 < int(truncated.sum()) < int(ended.sum() + truncated.sum())
+    # Within a session the customer stays the same, so the next row is the next page.
+    inside = ~ended
+    assert torch.allclose(following[inside], later[inside], atol=1e-6)
+    # Void guard: the next row in the log would not do.
+    assert not torch.allclose(later[:-1][ended[:-1]], one._values(batch)[1:][ended[:-1]], atol=1e-6)
+
+
 def test_without_evidence_policies_stay_where_they_are(known: Any) -> None:
     pages = known(600)
     config = dataclasses.replace(CONFIG, init="random", step_margin=0.6)

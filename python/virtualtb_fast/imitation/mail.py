@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -287,11 +287,13 @@ class Mail:
     def _improve(
         self, batch: _Batch, reward: Tensor, terminated: Tensor, move: bool
     ) -> dict[str, float]:
-        config = self.config
+        config, truncated = self.config, batch.last & ~terminated
         with torch.no_grad():
             values = self._values(batch)
             following = torch.cat((values[1:], values[-1:]))
-        truncated = batch.last & ~terminated
+            # The row after a session's last is another customer's.
+            cut = _take(batch, truncated)
+            following[truncated] = self._values(replace(cut, page=cut.page + 1))
         advantage, goal = returns.advantages(
             reward, values, following, terminated, truncated, gamma=config.gamma, lam=config.lam
         )
