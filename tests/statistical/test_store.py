@@ -236,6 +236,7 @@ MAY_REVEAL = {
     "_world.py",
     "store.py",
     "envs/store.py",
+    "evaluation/customer_data.py",
     "evaluation/responses.py",
     "evaluation/imitation.py",
 }
