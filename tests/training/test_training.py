@@ -27,7 +27,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
             "torch": torch_generator.get_state(),
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "arrays": [np.arange(4, dtype=np.uint8), np.float32(0.5)],
+            "arrays": [np.arange(4, dtype=np.uint8), np.float32(0.5), np.array(7)],
             "best": None,
         }
     )
@@ -44,6 +44,8 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert state["arrays"][0].dtype == np.uint8
     np.testing.assert_array_equal(state["arrays"][0], np.arange(4))
     assert state["arrays"][1] == 0.5
+    assert int(state["arrays"][2]) == 7
+    assert state["arrays"][2].shape == ()
     assert state["best"] is None
 
 
