@@ -11,6 +11,7 @@ All divergences are in nat.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -34,6 +35,8 @@ __all__ = [
     "noise_information",
     "novelty",
     "pairs",
+    "pearson",
+    "spearman",
     "triples",
 ]
 
@@ -198,6 +201,24 @@ def noise_information(
     return float(gains.mean()), np.array(alone)
 
 
+def pearson(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Correlation of two rows of figures; 0 if one of them does not vary."""
+    if len(one) < 2 or np.ptp(one) < 1e-12 or np.ptp(other) < 1e-12:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Rank correlation of two rows of figures, equal ones sharing their rank; 0 without any."""
+    if not len(one):
+        return 0.0
+    ranks = []
+    for figures in (one, other):
+        _, inverse, counts = np.unique(figures, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    return pearson(ranks[0], ranks[1])
+
+
 @dataclass(frozen=True, slots=True)
 class TwoSample:
     """A classifier's try to tell real customers from generated ones."""
@@ -228,6 +249,8 @@ def classifier_two_sample(real: Codes, generated: Codes, *, seed: int = 0) -> Tw
         raise InvalidArgumentError(f"customers: expected {expected}, got {got}")
     ensemble = sklearn_for("classifier_two_sample", "ensemble")
     metrics = sklearn_for("classifier_two_sample", "metrics")
+    # scikit-learn itself needs it.
+    threads = importlib.import_module("threadpoolctl")
     random = np.random.default_rng(seed)
     half, count = len(real) // 2, len(real)
     left, right = random.permutation(count), random.permutation(count)
@@ -241,9 +264,12 @@ def classifier_two_sample(real: Codes, generated: Codes, *, seed: int = 0) -> Tw
         early_stopping=False,
         random_state=int(random.integers(1 << 31)),
     )
-    trees.fit(shown, np.repeat([0, 1], half))
     n = count - half
-    area = metrics.roc_auc_score(np.repeat([0, 1], n), trees.predict_proba(asked)[:, 1])
+    # One thread: the trees then depend on nothing but the seed, and small tables are quicker.
+    with threads.threadpool_limits(1):
+        trees.fit(shown, np.repeat([0, 1], half))
+        chances = trees.predict_proba(asked)[:, 1]
+    area = metrics.roc_auc_score(np.repeat([0, 1], n), chances)
     # The Mann-Whitney statistic's deviation without a difference: (2 n + 1) / (12 n^2).
     width = 1.96 * np.sqrt((2 * n + 1) / (12 * n * n))
     return TwoSample(float(area), (0.5 - float(width), 0.5 + float(width)), n)
