@@ -13,13 +13,16 @@ from virtualtb_fast._arguments import integer
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.records import Prepared
 
-__all__ = ["CUSTOMERS", "RESPONSES", "Settings"]
+__all__ = ["CUSTOMERS", "ON_DEVICE", "RESPONSES", "Settings"]
 
 CUSTOMERS: Final = (
     *("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "wgan-gp"),
     *("gmm", "lca", "ar", "independent", "rows"),
 )
 """Samplers of customers, by name: see `virtualtb_fast.customers.FITS`."""
+
+ON_DEVICE: Final = ("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "wgan-gp", "ar")
+"""Those of them that train networks, which may be on another device."""
 
 RESPONSES: Final = ("mail", "bc+mail", "mail-paper", "bc", "linear")
 """How responses are learned: MAIL from random weights, from cloned ones, or with the paper's

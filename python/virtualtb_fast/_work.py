@@ -206,10 +206,10 @@ def versions() -> dict[str, str]:
     import numpy as np
     import torch
 
-    from virtualtb_fast import _core
+    from virtualtb_fast import __version__
 
     return {
-        "virtualtb_fast": str(_core.__version__),
+        "virtualtb_fast": str(__version__),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),

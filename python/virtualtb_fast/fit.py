@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast._extras import torch_for
-from virtualtb_fast._fit_settings import CUSTOMERS, RESPONSES, Settings
+from virtualtb_fast._fit_settings import CUSTOMERS, ON_DEVICE, RESPONSES, Settings
 from virtualtb_fast._training import Progress
 from virtualtb_fast._work import StageCheckpoint, Watch, WorkFolder, stage_key, versions
 from virtualtb_fast.errors import InvalidArgumentError, OutputError, TrainingDivergedError
@@ -80,7 +80,8 @@ def fit(
             simulator (with ``responses="bc"`` and clicks only).
         schema: A `LogSchema` or the path of a schema file, for a log that is not of this package.
         seed: Of everything that is drawn, 0 to 2**64 - 1.
-        device: Of PyTorch: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        device: Where networks of customers are trained: ``"cpu"``, ``"cuda"``, ``"cuda:1"``. The
+            networks of responses are small, and are trained on the CPU.
         effort: Multiplies the steps of every training: 0.1 for a first look.
         resume: With False, what an earlier fit left in the work folder is thrown away.
         overwrite: Whether ``out`` and ``engine`` may be replaced.
@@ -178,7 +179,7 @@ class _Fit:
         codes, held = self._split()
         given = settings.sampler_config()
         arguments: dict[str, Any] = {} if given is None else {"config": given}
-        if settings.device != "cpu":
+        if settings.device != "cpu" and settings.customers in ON_DEVICE:
             arguments["device"] = settings.device
         checkpoint = self._checkpoint("customers", sampler=settings.customers, config=repr(given))
         sampler = FITS[settings.customers](
@@ -231,7 +232,6 @@ class _Fit:
                 config=cloning,
                 progress=self._watch,
                 checkpoint=checkpoint,
-                **self._on_device,
             )
             report = getattr(fitted[name], "report", {})
             self._done(name, checkpoint.seconds, checkpoint.resumed, **report)
@@ -256,17 +256,12 @@ class _Fit:
             start=start,
             progress=self._watch,
             checkpoint=checkpoint,
-            **self._on_device,
         )
         share = float(result.report["simulating_share"])
         self._simulating += share * checkpoint.seconds
         figures = {key: value for key, value in result.report.items() if key != "seconds"}
         self._done("mail", checkpoint.seconds, checkpoint.resumed, **figures)
         return result.response, result.engine
-
-    @property
-    def _on_device(self) -> dict[str, Any]:
-        return {} if self._settings.device == "cpu" else {"device": self._settings.device}
 
     @property
     def _key_customers(self) -> str:

@@ -101,7 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of everything that is drawn (default: 0); same seed, same weights",
     )
-    learn.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default) or cuda")
+    learn.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where customers are trained: cpu (default), cuda",
+    )
     output = parser.add_argument_group("what comes out")
     output.add_argument("--out", required=True, metavar="SIM", help="the simulator (.safetensors)")
     output.add_argument("--engine", metavar="FILE", help="and the policy that logged")
