@@ -24,7 +24,7 @@ $(VENV)/.base: pyproject.toml
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet --group test --group lint "torch>=2.2"
+	$(BIN)/python -m pip install --quiet --group test --group lint "torch>=2.2" "tensorboard>=2.15" "scikit-learn>=1.4"
 	touch $@
 
 $(VENV)/.built: $(VENV)/.base $(SOURCES)

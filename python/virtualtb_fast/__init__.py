@@ -21,16 +21,20 @@ from virtualtb_fast.errors import (
     FileFormatError,
     InvalidActionError,
     InvalidArgumentError,
+    LogError,
     MissingExtraError,
     OutputError,
     PolicyError,
+    RareConditionError,
     StateError,
+    TrainingDivergedError,
     VirtualTBError,
 )
 
 if TYPE_CHECKING:
     from virtualtb_fast._core import __version__
     from virtualtb_fast.catalog import Catalog
+    from virtualtb_fast.fit import fit
     from virtualtb_fast.published import import_published
     from virtualtb_fast.rollout import rollout
     from virtualtb_fast.simulator import Simulator, load_simulator
@@ -45,13 +49,17 @@ __all__ = [
     "GroundTruthStore",
     "InvalidActionError",
     "InvalidArgumentError",
+    "LogError",
     "MissingExtraError",
     "OutputError",
     "PolicyError",
+    "RareConditionError",
     "Simulator",
     "StateError",
+    "TrainingDivergedError",
     "VirtualTBError",
     "__version__",
+    "fit",
     "import_published",
     "load_simulator",
     "rollout",
@@ -63,6 +71,7 @@ _LAZY = {
     "Catalog": "virtualtb_fast.catalog",
     "Simulator": "virtualtb_fast.simulator",
     "__version__": "virtualtb_fast._core",
+    "fit": "virtualtb_fast.fit",
     "import_published": "virtualtb_fast.published",
     "load_simulator": "virtualtb_fast.simulator",
     "rollout": "virtualtb_fast.rollout",
@@ -81,10 +90,10 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """This package: ``rollout`` stays the function when the module of that name is imported."""
+    """This package: ``rollout`` and ``fit`` stay functions when their modules are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "rollout" or not isinstance(value, ModuleType):
+        if name not in ("rollout", "fit") or not isinstance(value, ModuleType):
             super().__setattr__(name, value)
 
 

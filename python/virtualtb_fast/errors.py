@@ -4,16 +4,22 @@ Each is also the built-in error that a caller would expect, so ``except ValueErr
 Messages name what was expected and what was got. The native module raises the same classes.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 __all__ = [
     "CustomerModelError",
     "DegenerateWorldError",
     "FileFormatError",
     "InvalidActionError",
     "InvalidArgumentError",
+    "LogError",
     "MissingExtraError",
     "OutputError",
     "PolicyError",
+    "RareConditionError",
     "StateError",
+    "TrainingDivergedError",
     "VirtualTBError",
 ]
 
@@ -32,6 +38,10 @@ class InvalidActionError(VirtualTBError, ValueError):
 
 class DegenerateWorldError(VirtualTBError, ValueError):
     """A ground-truth store of this seed would be no fair test; the message says which figure."""
+
+
+class LogError(VirtualTBError, ValueError):
+    """A log cannot be learned from; the message names file, column and row."""
 
 
 class StateError(VirtualTBError, RuntimeError):
@@ -56,3 +66,27 @@ class CustomerModelError(VirtualTBError, RuntimeError):
 
 class MissingExtraError(VirtualTBError, ImportError):
     """An optional dependency is not installed; the message says what to install."""
+
+
+class RareConditionError(VirtualTBError, ValueError):
+    """A sampler was asked for customers that it draws too rarely, or never."""
+
+
+class TrainingDivergedError(VirtualTBError, ArithmeticError):
+    """A training met a value that is not finite and stopped. What was good is kept in ``state``."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        quantity: str = "",
+        step: int = -1,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.quantity = quantity
+        """What was not finite, for example ``"generator_loss"``."""
+        self.step = step
+        """The step at which it was seen, from 0."""
+        self.state = state
+        """The last good state, as the function's ``resume`` takes it; None before the first."""

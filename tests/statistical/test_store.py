@@ -232,8 +232,15 @@ def test_constant_customers_through_the_environments() -> None:
 
 
 REVEALING = {"reveal", "reveal_archetypes", "best_responses", "expected", "log_density"}
-MAY_REVEAL = {"_world.py", "store.py", "envs/store.py"}
-"""Modules one by one: those that define what is hidden. Whoever adds one that judges lists it."""
+MAY_REVEAL = {
+    "_world.py",
+    "store.py",
+    "envs/store.py",
+    "evaluation/customer_data.py",
+    "evaluation/responses.py",
+    "evaluation/imitation.py",
+}
+"""Modules one by one: those that define what is hidden, and those that judge by it."""
 
 
 def revealed(source: str) -> list[str]:

@@ -15,10 +15,13 @@ BUILT_IN = {
     "FileFormatError": ValueError,
     "InvalidActionError": ValueError,
     "InvalidArgumentError": ValueError,
+    "LogError": ValueError,
     "MissingExtraError": ImportError,
     "OutputError": OSError,
     "PolicyError": RuntimeError,
+    "RareConditionError": ValueError,
     "StateError": RuntimeError,
+    "TrainingDivergedError": ArithmeticError,
 }
 
 

@@ -4,7 +4,8 @@ A command's module has ``SUMMARY``, ``add_arguments(parser)`` and ``run(options)
 ``SIGNED``, options whose values may start with a minus; it is imported only when its word is given,
 so that ``--help`` is quick.
 
-Exit codes: 0, 2 for usage and bad input (one line on standard error), 130 for Ctrl-C.
+Exit codes: 0, 2 for usage and bad input (one line on standard error), 130 for Ctrl-C; ``logs
+check`` gives 1 for a log that cannot be learned from.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ __all__ = ["main"]
 COMMANDS: Final = {
     "rollout": "play sessions under a policy: summary, Parquet, picture",
     "catalog": "millions of items: build, info, search, verify",
+    "fit": "learn a simulator from a session log",
+    "logs": "logs to learn from: check one, draft a schema for one",
     "bench": "measure ours against other libraries that are installed",
     "info": "what is installed, in use and available",
     "import-published": "make a simulator of VirtualTB-v0's published files",

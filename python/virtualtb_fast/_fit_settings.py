@@ -1,0 +1,172 @@
+"""What a fit can be asked for, and what that means for the parts that do the work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from virtualtb_fast._arguments import integer
+from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.records import Prepared
+
+__all__ = ["CUSTOMERS", "ON_DEVICE", "RESPONSES", "Settings"]
+
+CUSTOMERS: Final = (
+    *("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "wgan-gp"),
+    *("gmm", "lca", "ar", "independent", "rows"),
+)
+"""Samplers of customers, by name: see `virtualtb_fast.customers.FITS`."""
+
+ON_DEVICE: Final = ("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "wgan-gp", "ar")
+"""Those of them that train networks, which may be on another device."""
+
+RESPONSES: Final = ("mail", "bc+mail", "mail-paper", "bc", "linear")
+"""How responses are learned: MAIL from random weights, from cloned ones, or with the paper's
+reward; behaviour cloning alone; or the family whose buy logit is linear in the action."""
+
+_LONGEST: Final = 100
+"""Pages of the longest session, where the log does not say."""
+_LONGEST_ONCE: Final = 255
+"""What a network of lengths can have at most."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for; raises `InvalidArgumentError` for what there is not."""
+
+    customers: str
+    responses: str
+    leave: Literal["hazard", "once"]
+    seed: int
+    device: str
+    effort: float
+    customers_config: Any = None
+    responses_config: Any = None
+
+    def __post_init__(self) -> None:
+        _one_of("customers", self.customers, CUSTOMERS)
+        _one_of("responses", self.responses, RESPONSES)
+        _one_of("leave", self.leave, ("hazard", "once"))
+        object.__setattr__(self, "seed", integer("seed", self.seed, 0, 2**64 - 1))
+        object.__setattr__(self, "device", _device(self.device))
+        object.__setattr__(self, "effort", _effort(self.effort))
+
+    def check(self, log: Prepared) -> None:
+        """Raises `InvalidArgumentError` if this log cannot be learned from in this way."""
+        if self.responses == "linear" and log.heads != "outcome":
+            raise InvalidArgumentError(
+                "responses: expected a log of purchases for 'linear', got one of clicks"
+            )
+        if self.leave != "once":
+            return
+        if self.responses != "bc":
+            got = repr(self.responses)
+            raise InvalidArgumentError(f"leave='once': expected responses='bc', got {got}")
+        if log.heads == "outcome":
+            raise InvalidArgumentError("leave='once': expected a log of clicks, got purchases")
+        if log.meta["longest"] > _LONGEST_ONCE:
+            raise InvalidArgumentError(
+                f"leave='once': expected sessions of at most {_LONGEST_ONCE} pages, "
+                f"got one of {log.meta['longest']:,}"
+            )
+
+    def sampler_config(self) -> Any:
+        """The sampler's settings, its steps multiplied by the effort; None for its defaults."""
+        if self.customers_config is not None or self.effort == 1.0:
+            return self.customers_config
+        from virtualtb_fast import customers
+
+        if self.customers.startswith("gan-sd"):
+            preset = self.customers.removeprefix("gan-sd").removeprefix("-") or "default"
+            return _fewer(customers.PRESETS[preset], "steps", self.effort)
+        if self.customers == "ar":
+            return _fewer(customers.AutoregressiveConfig(), "steps", self.effort)
+        return None
+
+    def response_configs(self, log: Prepared) -> tuple[Any, Any]:
+        """Settings of cloning and of MAIL, for this log; MAIL gets what it starts from as such."""
+        from virtualtb_fast.imitation.cloning import CloningConfig
+        from virtualtb_fast.imitation.linear import LINEAR
+        from virtualtb_fast.imitation.mail import MailConfig
+
+        given = self.responses_config
+        mail = MailConfig.paper() if self.responses == "mail-paper" else MailConfig()
+        cloning = LINEAR if self.responses == "linear" else CloningConfig()
+        if isinstance(given, MailConfig):
+            mail, cloning = given, given.cloning
+        elif isinstance(given, CloningConfig):
+            cloning = given
+        elif given is not None:
+            expected = "a CloningConfig or a MailConfig"
+            raise InvalidArgumentError(f"responses_config: expected {expected}, got {given!r}")
+        cloning = dataclasses.replace(
+            cloning,
+            response=self._shape(cloning.response, log),
+            fit=_fewer(cloning.fit, "epochs", self.effort),
+            engine_fit=_fewer(cloning.engine_fit, "epochs", self.effort),
+        )
+        mail = dataclasses.replace(mail, cloning=cloning, init="random")
+        return cloning, _fewer(mail, "iterations", self.effort)
+
+    def _shape(self, response: Any, log: Prepared) -> Any:
+        """The heads that this log's feedback needs."""
+        if log.heads == "outcome":
+            longest = _longest(log)
+            return dataclasses.replace(response, heads="outcome", leave="hazard", longest=longest)
+        clicks, second = (np.array(log.meta["report"][name]) for name in ("clicks", "second"))
+        ours = log.table is None
+        return dataclasses.replace(
+            response,
+            heads="clicks",
+            leave=self.leave,
+            clicks=max(len(clicks), int(log.meta["page_items"]) + 1),
+            second=max(len(second), 10 if ours else 2),
+            longest=_longest(log, _LONGEST_ONCE if self.leave == "once" else None),
+        )
+
+
+def _longest(log: Prepared, most: int | None = None) -> int:
+    """Pages after which a session ends whatever happens."""
+    with_store = log.meta["metadata"].get("store_config")
+    if with_store is not None:
+        rules = json.loads(with_store)
+        return int(rules.get("max_index", _LONGEST)) + 1
+    longest = max(int(log.meta["longest"]), _LONGEST)
+    return longest if most is None else min(longest, most)
+
+
+def _fewer(config: Any, name: str, effort: float) -> Any:
+    return dataclasses.replace(config, **{name: max(1, round(getattr(config, name) * effort))})
+
+
+def _one_of(what: str, value: object, known: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise InvalidArgumentError(f"{what}: expected one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def _effort(value: object) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= 100:  # type: ignore[operator]
+        raise InvalidArgumentError(f"effort: expected a number above 0, up to 100, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _device(value: object) -> str:
+    import torch
+
+    try:
+        device = torch.device(value)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise InvalidArgumentError(f"device: expected one of {count} GPUs, got {value!r}")
+    elif device.type not in ("cpu", "mps"):
+        raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}")
+    return str(device)

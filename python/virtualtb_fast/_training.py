@@ -1,0 +1,185 @@
+"""What every fit shares: live figures, checkpoints, and what happens when a figure is no number.
+
+A fit is a loop of steps. It draws from generators of its own, calls a `Progress` as it goes, saves
+all of its state in a `Checkpoint` now and then, and after a kill begins where that left off; the
+result is that of an undisturbed run to the last bit, because the state holds the generators too,
+and because nothing depends on when it was saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from virtualtb_fast.errors import FileFormatError, OutputError, TrainingDivergedError
+
+__all__ = ["Checkpoint", "Progress", "require_finite", "write_atomically"]
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called with (stage, steps done, steps in all or 0 if not known, live figures by name)."""
+
+_EVERY = 20.0
+"""Seconds between two checkpoints, unless asked otherwise."""
+
+
+class Checkpoint:
+    """The whole state of a fit that is under way, in one file.
+
+    The file is written beside its name and renamed, so a kill at any moment leaves either the
+    last state or the one before it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], key: str = "", *, every: float | None = None
+    ) -> None:
+        """``key`` says what is fitted to what: a state with another key is not taken up.
+
+        Args:
+            path: The file.
+            key: A digest of data, settings and seed.
+            every: Seconds between two checkpoints, for `due`; 20 unless given.
+        """
+        self.path = Path(path)
+        self._key, self._every = key, _EVERY if every is None else every
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was last saved; None if there is none, or it has another key.
+
+        Raises:
+            FileFormatError: the file is damaged.
+            OutputError: the operating system could not read it.
+        """
+        import torch
+
+        try:
+            # Nothing in the file may run code; arrays are kept as tensors by `save`.
+            held = torch.load(self.path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror, str(self.path)) from error
+        except Exception as error:
+            what = f"expected a checkpoint, got {type(error).__name__}: {error}"
+            raise FileFormatError(f"{self.path}: {what}") from error
+        if not isinstance(held, dict) or set(held) != {"key", "state"}:
+            raise FileFormatError(f"{self.path}: expected a checkpoint, got something else")
+        if held["key"] != self._key:
+            return None
+        state: dict[str, Any] = _to_arrays(held["state"])
+        return state
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replaces the file.
+
+        Args:
+            state: Nested mappings and lists of tensors, NumPy arrays, numbers, texts and None.
+
+        Raises:
+            OutputError: the operating system could not write it; the last state is still there.
+        """
+        import torch
+
+        held = {"key": self._key, "state": _to_tensors(state)}
+        with write_atomically(self.path) as file:
+            torch.save(held, file)
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        return time.monotonic() - self._last >= self._every
+
+    def remove(self) -> None:
+        """Removes the file, if there is one."""
+        self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Any:
+    """A file that appears under its name only when it is complete and on the disk.
+
+    Raises:
+        OutputError: the operating system refused; what was under the name is as it was.
+    """
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        try:
+            with open(beside, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(error.errno, error.strerror, str(path)) from error
+    except RuntimeError as error:
+        # PyTorch's writer says so when the disk is full.
+        if "write" not in str(error):
+            raise
+        raise OutputError(f"{path}: {error}") from error
+
+
+def require_finite(stage: str, step: int, **quantities: Any) -> None:
+    """Stops a training that diverged.
+
+    Args:
+        stage: What is trained.
+        step: The step in which the quantities were computed.
+        quantities: Numbers, or tensors and arrays of them.
+
+    Raises:
+        TrainingDivergedError: one of them is not finite; the message says which, and when.
+    """
+    for name, value in quantities.items():
+        if isinstance(value, int | float):
+            good = math.isfinite(value)
+        elif hasattr(value, "isfinite"):
+            good = bool(value.isfinite().all())
+        else:
+            import numpy as np
+
+            good = bool(np.isfinite(value).all())
+        if not good:
+            shown = f"{value}" if isinstance(value, int | float) else "numbers that are not"
+            quantity = name.replace("_", " ")
+            raise TrainingDivergedError(
+                f"{stage}: {quantity}: expected finite numbers, got {shown} in step {step:,}; "
+                "the training diverged",
+                quantity=quantity,
+                step=step,
+            )
+
+
+def _to_tensors(value: Any) -> Any:
+    """NumPy arrays as marked tensors, which a checkpoint may hold."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.ndarray):
+        return {"__array__": torch.from_numpy(np.array(value, order="C"))}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _to_tensors(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_tensors(one) for one in value)
+    return value
+
+
+def _to_arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"__array__"}:
+            return value["__array__"].numpy()
+        return {key: _to_arrays(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_arrays(one) for one in value)
+    return value

@@ -1,0 +1,217 @@
+"""The work directory of a fit: one process at a time, checkpoints by stage, what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from virtualtb_fast._arguments import as_path
+from virtualtb_fast._training import Checkpoint, Progress
+from virtualtb_fast.errors import MissingExtraError, OutputError
+
+__all__ = ["Meter", "StageCheckpoint", "Watch", "WorkFolder", "stage_key", "versions"]
+
+_ELAPSED = "__seconds__"
+
+
+def stage_key(**parts: Any) -> str:
+    """A digest of what a stage's result depends on."""
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class WorkFolder:
+    """The folder beside an output, held by one process.
+
+    The lock is the system's: it goes with the process, however that ends.
+    """
+
+    def __init__(self, out: Path) -> None:
+        """``out`` is the file that is made; the folder is ``OUT.work``."""
+        self.path = out.with_name(f"{out.name}.work")
+        self._out, self._lock = out, -1
+
+    def __enter__(self) -> WorkFolder:
+        """Takes the folder.
+
+        Raises:
+            OutputError: another process has it, or the system refused.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            _lock(self._lock)
+        except BlockingIOError:
+            holder = os.read(self._lock, 32).decode(errors="replace").strip()
+            os.close(self._lock)
+            process = f" (process {holder})" if holder else ""
+            raise OutputError(
+                f"{self._out}: expected no other fit at work on it, got one{process}"
+            ) from None
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror, str(self.path)) from error
+        os.truncate(self._lock, 0)
+        os.write(self._lock, f"{os.getpid()}\n".encode())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets it go; a folder in which nothing was kept is removed."""
+        if self.path.is_dir() and os.listdir(self.path) == ["lock"]:
+            self.remove()
+        os.close(self._lock)
+
+    def clear(self) -> None:
+        """Removes all that is in it but the lock."""
+        for one in self.path.iterdir():
+            if one.name == "lock":
+                continue
+            if one.is_dir():
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Removes the folder, when the output is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _lock(file: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class StageCheckpoint(Checkpoint):
+    """A checkpoint that knows how long its stage has taken, kills and resumptions included."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        """See `virtualtb_fast._training.Checkpoint`."""
+        super().__init__(path, key)
+        self._before, self._began = 0.0, time.perf_counter()
+        self._saved = False
+        self.resumed = False
+        """Whether a state of an earlier process was taken up."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the stage so far."""
+        return self._before + time.perf_counter() - self._began
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was last saved."""
+        held = super().load()
+        if held is None:
+            return None
+        before = float(held.pop(_ELAPSED, 0.0))
+        if not self._saved and not self.resumed:
+            self._before, self.resumed = before, True
+        return held
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replaces the file."""
+        super().save({**state, _ELAPSED: self.seconds})
+        self._saved = True
+
+
+class Meter:
+    """The most memory that this process has had to itself, so far as it was looked at."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        """Bytes: pages of files that are mapped do not count where the system says so."""
+        self.look()
+
+    def look(self) -> None:
+        """Looks now."""
+        self.peak = max(self.peak, _anonymous())
+
+
+@dataclass(slots=True)
+class Watch:
+    """Passes progress on, to TensorBoard too, and looks at memory."""
+
+    progress: Progress | None
+    tensorboard: Any
+    meter: Meter = field(default_factory=Meter)
+    _writer: Any = None
+    _name: str = "log"
+
+    def __enter__(self) -> Watch:
+        if self.tensorboard is not None:
+            folder = as_path(self.tensorboard)
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise MissingExtraError(
+                    'tensorboard= needs TensorBoard: pip install "virtualtb-fast[train]"'
+                ) from error
+            try:
+                self._writer = SummaryWriter(folder)
+            except OSError as error:
+                raise OutputError(error.errno, error.strerror, folder) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def stage(self, name: str) -> None:
+        """What is going on from here on, for progress and for the names of scalars."""
+        self._name = name
+
+    def __call__(self, _: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        self.meter.look()
+        if self._writer is not None:
+            for name, value in figures.items():
+                self._writer.add_scalar(f"{self._name}/{name}", value, done)
+        if self.progress is not None:
+            self.progress(self._name, done, total, figures)
+
+
+def _anonymous() -> int:
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        with open("/proc/self/status") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["RssAnon"].split()[0]) * 1024
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    # In kilobytes, on macOS in bytes; mapped files are in it.
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a result may depend on."""
+    import platform
+
+    import numpy as np
+    import torch
+
+    from virtualtb_fast import __version__
+
+    return {
+        "virtualtb_fast": str(__version__),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

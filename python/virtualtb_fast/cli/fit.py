@@ -1,0 +1,298 @@
+"""Learn a simulator from a session log.
+
+The log is checked and prepared, then customers, responses and leaving are
+learned in stages. What is under way is kept in OUT.work: after Ctrl-C or a kill
+the same command goes on where it was, with the same result.
+
+Logs that rollouts wrote need no schema; for others, virtualtb-fast logs schema
+drafts one.
+
+customers:
+  gan-sd                      GAN-SD on single fields and pairs of them
+  gan-sd-fields, gan-sd-paper its other presets
+  lca, ar                     latent classes; autoregressive: exact likelihoods
+  independent, rows           marginals; a bootstrap of logged customers
+  gan, wgan, wgan-gp, gmm     baselines
+
+responses:
+  mail                        adversarial imitation of customers and engine
+  bc+mail, mail-paper         from cloned networks; with the paper's reward
+  bc                          behaviour cloning alone
+  linear                      buying linear in the action: fits in seconds
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from virtualtb_fast.cli import common
+from virtualtb_fast.fit import CUSTOMERS, RESPONSES, fit
+from virtualtb_fast.simulator import Simulator
+
+_LABELS: Final = {
+    "engine": "engine policy",
+    "leave": "session lengths",
+    "mail": "MAIL",
+    "check": "comparing",
+}
+"""What stages are called, where their name does not do."""
+
+_ORDER: Final = ("log", "customers", "responses", "engine", "leave", "mail", "check")
+
+_SHOWN: Final = {
+    "held_out_loss": "held out",
+    "loss": "loss",
+    "pair_kl": "pair KL",
+    "marginal_kl": "field KL",
+    "accuracy": "D accuracy",
+    "length": "pages",
+    "generator_loss": "G loss",
+    "log_likelihood": "log-lik.",
+}
+"""Live figures that are shown, the first two of them that there are."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fit``."""
+    parser.usage = "%(prog)s LOGS --out SIM [options]"
+    parser.add_argument("logs", metavar="LOGS", help="a Parquet file, one row a page")
+    learn = parser.add_argument_group("what is learned, and from what")
+    learn.add_argument("--schema", metavar="FILE", help="what the log's columns are (.toml)")
+    learn.add_argument(
+        "--customers",
+        choices=CUSTOMERS,
+        default="gan-sd",
+        metavar="NAME",
+        help="see above (default: gan-sd)",
+    )
+    learn.add_argument(
+        "--responses",
+        choices=RESPONSES,
+        default="mail",
+        metavar="NAME",
+        help="see above (default: mail)",
+    )
+    learn.add_argument(
+        "--leave",
+        choices=("hazard", "once"),
+        default="hazard",
+        metavar="KIND",
+        help="hazard: after every page (default); once: a length drawn at the start, with "
+        "--responses bc",
+    )
+    learn.add_argument(
+        "--effort",
+        type=_effort,
+        default=1.0,
+        metavar="X",
+        help="multiplies the steps of every training (default: 1)",
+    )
+    learn.add_argument(
+        "--seed",
+        type=common.whole(0, 2**64 - 1),
+        default=0,
+        metavar="S",
+        help="of everything that is drawn (default: 0); same seed, same weights",
+    )
+    learn.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where customers are trained: cpu (default), cuda",
+    )
+    output = parser.add_argument_group("what comes out")
+    output.add_argument("--out", required=True, metavar="SIM", help="the simulator (.safetensors)")
+    output.add_argument("--engine", metavar="FILE", help="and the policy that logged")
+    output.add_argument("--tensorboard", metavar="DIR", help="write scalars for TensorBoard")
+    output.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    output.add_argument(
+        "--restart", action="store_true", help="throw away what an earlier fit left"
+    )
+    output.add_argument("--keep-work", action="store_true", help="keep OUT.work when done")
+    common.add_json(output)
+
+
+def _effort(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, up to 100, got {text!r}")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Learns, and says what came of it."""
+    bar = FitProgress(quiet=options.json)
+    try:
+        with bar:
+            simulator = fit(
+                options.logs,
+                out=options.out,
+                customers=options.customers,
+                responses=options.responses,
+                leave=options.leave,
+                schema=options.schema,
+                seed=options.seed,
+                device=options.device,
+                effort=options.effort,
+                resume=not options.restart,
+                overwrite=options.overwrite,
+                keep_work=options.keep_work,
+                engine=options.engine,
+                tensorboard=options.tensorboard,
+                progress=bar,
+            )
+    except KeyboardInterrupt:
+        if os.path.isdir(f"{options.out}.work"):
+            print(f"{bar.place}; the same command goes on from there", file=sys.stderr)
+        raise
+    if options.json:
+        report = dict(simulator.provenance["fit"])
+        report.pop("table")
+        common.print_json(
+            {"command": "fit", "out": options.out, "digest": simulator.digest, **report}
+        )
+    else:
+        common.print_table(_table(simulator, options))
+    return 0
+
+
+def _table(simulator: Simulator, options: argparse.Namespace) -> list[tuple[str, str]]:
+    about = simulator.provenance["fit"]
+    report = about["report"]
+    stages = report["stages"]
+    log = about["log"]
+    rows = [
+        ("simulator", f"{options.out} ({simulator.digest[:12]})"),
+        ("log", f"{log['name']}: {log['pages']:,} pages, {log['sessions']:,} sessions"),
+        ("customers", about["customers"]),
+        *(("", text) for text in _customers(stages["customers"])),
+        ("responses", about["responses"]),
+        *(("", text) for text in _responses(stages)),
+        ("leaving", _leaving(about["leave"])),
+    ]
+    logged, simulated = report["check"]["logged"], report["check"]["simulated"]
+    for name, key in (("pages a session", "mean_session_length"), ("CTR", "ctr"), ("R2P", "r2p")):
+        if key in logged:
+            digits = 2 if key == "mean_session_length" else 4
+            values = f"{logged[key]:.{digits}f} in the log, {simulated[key]:.{digits}f} simulated"
+            rows.append((name, values))
+    times = [
+        f"{_LABELS.get(name, name)} {_time(stages[name]['seconds'])}"
+        for name in _ORDER
+        if name in stages and stages[name]["seconds"] >= 0.1
+    ]
+    rows.append(("time", _time(report["seconds"])))
+    rows += [("", text) for text in textwrap.wrap(", ".join(times), 62)]
+    simulating = f"{report['simulating_share']:.1%} of it spent simulating"
+    rows.append(("", f"{simulating}; {report['peak_memory_bytes'] / 1e6:,.0f} MB of memory"))
+    resumed = [name for name, stage in stages.items() if stage["resumed"]]
+    if resumed:
+        names = ", ".join(_LABELS.get(name, name) for name in _ORDER if name in resumed)
+        rows.append(("", f"went on from an earlier run: {names}"))
+    if options.engine is not None:
+        rows.append(("engine", options.engine))
+    return rows
+
+
+def _customers(stage: Mapping[str, Any]) -> Iterator[str]:
+    yield f"fields within {stage['worst_field_distance']:.3f} of held-out customers"
+    if "held_out" in stage:
+        yield f"{stage['held_out']:.3f} nat a held-out customer"
+
+
+def _responses(stages: Mapping[str, Any]) -> Iterator[str]:
+    cloned, mail = stages.get("responses"), stages.get("mail")
+    if cloned is not None and "held_out" in cloned:
+        untrained = f"{cloned['start']:.4f} untrained"
+        yield f"{cloned['held_out']:.4f} nat a held-out page, cloned ({untrained})"
+    if mail is not None:
+        yield f"{mail['iterations']} iterations of MAIL, {mail['steps']} with a step"
+
+
+def _leaving(kind: str) -> str:
+    return {
+        "hazard": "after every page, depending on page and action",
+        "once": "at a length drawn at the start of the session",
+    }[kind]
+
+
+def _time(seconds: float) -> str:
+    """Seconds as people write them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+class FitProgress:
+    """A bar a stage on standard error, with live figures and the time left, on a terminal only."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """With ``quiet`` nothing is shown."""
+        self._quiet = quiet or not sys.stderr.isatty()
+        self._shown: Any = None
+        self._task: Any = None
+        self._stage, self._share = "", 0.0
+        self._began = time.perf_counter()
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+        if not self._stage:
+            return "interrupted at the start"
+        return f"interrupted in {_LABELS.get(self._stage, self._stage)!r} at {self._share:.0%}"
+
+    def __call__(self, stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        """What is going on, how much of it is done, and its live figures."""
+        new, self._stage = stage != self._stage, stage
+        self._share = done / total if total else 0.0
+        if self._quiet:
+            return
+        if self._shown is None:
+            self._show()
+        if new:
+            if self._task is not None:
+                self._shown.remove_task(self._task)
+            self._task = self._shown.add_task(_LABELS.get(stage, stage), total=None, figures="")
+        pairs = [(label, figures[key]) for key, label in _SHOWN.items() if key in figures]
+        text = "  ".join(f"{label} {value:.3g}" for label, value in pairs[:2])
+        self._shown.update(self._task, completed=done, total=total or None, figures=text)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._shown = Bar(
+            TextColumn("{task.description:18}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._shown.start()
+
+    def __enter__(self) -> FitProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._shown is not None:
+            self._shown.stop()

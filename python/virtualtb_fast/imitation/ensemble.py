@@ -1,0 +1,81 @@
+"""Several responses fitted apart: where they disagree, none of them should be believed.
+
+Members differ in weights, in which sessions are held out and in the order of rows. Disagreement is
+what the pages of the log cannot settle (Lakshminarayanan et al., NeurIPS 2017), and grows away
+from logged actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.imitation.data import Pages
+from virtualtb_fast.imitation.response import FittedResponse
+
+__all__ = ["Ensemble", "fit_ensemble"]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Fitted responses that answer together. Each member exports to a simulator of its own."""
+
+    members: tuple[FittedResponse, ...]
+
+    def _each(
+        self, customer: ArrayLike, page: ArrayLike, action: ArrayLike, head: str
+    ) -> NDArray[np.float64]:
+        """Each member's probabilities, (members, N, categories)."""
+        answers = [one.probabilities(customer, page, action)[head] for one in self.members]
+        return np.stack(answers).astype(np.float64)
+
+    def probabilities(
+        self, customer: ArrayLike, page: ArrayLike, action: ArrayLike, head: str = "outcome"
+    ) -> NDArray[np.float64]:
+        """The members' mean probabilities of a head, (N, categories)."""
+        mean: NDArray[np.float64] = self._each(customer, page, action, head).mean(0)
+        return mean
+
+    def disagreement(
+        self, customer: ArrayLike, page: ArrayLike, action: ArrayLike, head: str = "outcome"
+    ) -> NDArray[np.float64]:
+        """How far the members are apart, nat, (N,): 0 if they say the same.
+
+        The mean divergence of the members from their mixture, which is the mutual information of
+        answer and member.
+        """
+        each = np.maximum(self._each(customer, page, action, head), 1e-30)
+        apart = (each * np.log(each / each.mean(0))).sum(-1).mean(0)
+        found: NDArray[np.float64] = np.maximum(apart, 0.0)
+        return found
+
+    def spread(
+        self, customer: ArrayLike, page: ArrayLike, action: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Standard deviation over members of the probability of a purchase, (N,)."""
+        buys = self._each(customer, page, action, "outcome")[..., 1]
+        found: NDArray[np.float64] = buys.std(0)
+        return found
+
+
+def fit_ensemble(
+    fit: Callable[[Pages, int], FittedResponse], pages: Pages, *, members: int = 5, seed: int
+) -> Ensemble:
+    """Fits the members one after the other.
+
+    Args:
+        fit: Fits one, of pages and a seed: ``lambda pages, seed: fit_linear(pages, seed=seed)``.
+        pages: The log.
+        members: How many.
+        seed: Member i has seed ``seed + i``: seeds of fits are hashed, so neighbours share nothing.
+
+    Raises:
+        InvalidArgumentError: fewer than two members.
+    """
+    if members < 2:
+        raise InvalidArgumentError(f"members: expected at least 2, got {members!r}")
+    return Ensemble(tuple(fit(pages, seed + index) for index in range(members)))

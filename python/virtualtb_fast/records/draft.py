@@ -1,0 +1,461 @@
+"""A first schema file for a log, by looking at it. What it guesses, it says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.records.decode import kind_of
+from virtualtb_fast.records.schema import FORMAT, VERSION
+from virtualtb_fast.records.source import Source, open_source, pyarrow
+
+__all__ = ["Draft", "draft_schema"]
+
+_ROWS: Final = 500_000
+_WIDTH: Final = 36
+_FEW, _MANY = 64, 1_000
+"""Whole numbers with fewer values are categories; what has more values may be an identifier."""
+
+_WORDS: Final = {
+    "session": r"session|visit|sid$|trajectory|episode|request_?id|search_?id",
+    "page": r"^page$|page_?(no|num|number|index|id)?$|^(step|turn|position|pv)(_?(no|index|id))?$",
+    "day": r"^day$|day_?(no|num|index)$",
+    "hour": r"hour",
+    "value": r"price|value|revenue|amount|gmv|turnover",
+    "clicks": r"click",
+    "second": r"deal|order|purchase|buy|bought|conversion|units|cart|long_?view",
+    "bought": r"buy|bought|purchase|order|conversion|deal",
+    "outcome": r"outcome|result|feedback|event|behaviou?r|response",
+    "leave": r"leave|left|exit|quit|done|terminal|last",
+    "action": r"action|weight|^w_?\d*$|rank|score",
+}
+"""What the columns of a role are often called."""
+
+_MEANINGS: Final = {
+    "turn": r"turn|next|pass|skip|scroll|continue|more|view|none",
+    "buy": r"buy|bought|purchase|order|convert|conversion",
+    "leave": r"leave|left|exit|quit|abandon|end$",
+    "max_pages": r"max|cut|limit|trunc",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A schema file to be reviewed."""
+
+    text: str
+    """The file: TOML with a comment on every guess."""
+    missing: tuple[str, ...]
+    """Keys for which no column was found; the file does not load before they are filled in."""
+    left_out: tuple[str, ...]
+    """Columns that the file does not use."""
+
+
+@dataclass(slots=True)
+class _Column:
+    """What one column looks like."""
+
+    name: str
+    kind: str
+    type: str
+    distinct: int
+    nulls: int
+    values: list[Any]
+    """Some of its values, the most frequent ones first."""
+    low: float
+    high: float
+    length: int
+    """Of lists, if all have the same; else 0."""
+    steady: bool = True
+    """Whether it has one value a session."""
+
+    @property
+    def looks(self) -> str:
+        """A few words for a comment."""
+        if self.kind == "list":
+            return f"{self.type}" if not self.length else f"lists of {self.length} numbers"
+        parts = [self.type, f"{self.distinct:,} value{'' if self.distinct == 1 else 's'}"]
+        if self.kind in ("whole", "number") and self.low <= self.high:
+            parts.append(f"{self.low:g} to {self.high:g}")
+        if self.nulls:
+            parts.append(f"{self.nulls:,} missing")
+        return ", ".join(parts)
+
+
+def draft_schema(logs: Any) -> Draft:
+    """Drafts the schema file of a log.
+
+    It looks at the first 500,000 rows: names, types, how many values a column has, which columns
+    keep their value within a session.
+
+    Args:
+        logs: A Parquet file, DataFrame or other Arrow table.
+
+    Raises:
+        InvalidArgumentError: a log of this package, which says itself what its columns are.
+        FileFormatError: no Parquet file, or a damaged one.
+        OutputError: the operating system could not read it.
+    """
+    source = open_source(logs, "logs schema")
+    if source.ours:
+        raise InvalidArgumentError(
+            f"{source.name}: expected a log of another form, got one of this package, "
+            "which needs no schema file"
+        )
+    looked = _Looked(source)
+    return _Writer(source, looked).draft()
+
+
+class _Looked:
+    """The first rows of a log, and what its columns seem to be."""
+
+    def __init__(self, source: Source) -> None:
+        self._arrow = pyarrow("logs schema")
+        self.table = self._head(source)
+        self.columns = {name: self._column(name) for name in dict.fromkeys(source.schema.names)}
+        self.session = self._named("session", ("whole", "text")) or self._by_runs()
+        if self.session is not None:
+            self._steadiness(self.session)
+
+    def _head(self, source: Source) -> Any:
+        taken, rows = [], 0
+        for batch in source.batches(list(dict.fromkeys(source.schema.names))):
+            taken.append(batch)
+            rows += batch.num_rows
+            if rows >= _ROWS:
+                break
+        schema = taken[0].schema if taken else source.schema
+        return self._arrow.Table.from_batches(taken, schema)
+
+    def _column(self, name: str) -> _Column:
+        compute, column = self._arrow.compute, self.table.column(name)
+        if self._arrow.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        kind = kind_of(self._arrow, column.type)
+        nulls = column.null_count
+        if kind in ("list", "other"):
+            lengths = compute.unique(compute.list_value_length(column)) if kind == "list" else []
+            one = len(lengths) == 1 and lengths[0].as_py()
+            return _Column(name, kind, str(column.type), 0, nulls, [], 0, 0, int(one or 0))
+        counts = compute.value_counts(column.drop_null())
+        order = compute.sort_indices(counts.field("counts"), sort_keys=[("", "descending")])
+        values = counts.field("values").take(order[:20]).to_pylist()
+        low, high = 1.0, 0.0
+        if kind in ("whole", "number") and len(counts):
+            bounds = compute.min_max(column).as_py()
+            low, high = float(bounds["min"]), float(bounds["max"])
+        return _Column(name, kind, str(column.type), len(counts), nulls, values, low, high, 0)
+
+    def _named(self, role: str, kinds: Sequence[str]) -> str | None:
+        found: list[str] = [
+            name
+            for name, column in self.columns.items()
+            if column.kind in kinds and re.search(_WORDS[role], name.lower())
+        ]
+        return found[0] if found else None
+
+    def _by_runs(self) -> str | None:
+        """The column of identifiers whose equal values stand together."""
+        for name, column in self.columns.items():
+            if column.kind in ("whole", "text") and 1 < column.distinct < len(self.table):
+                codes = self._codes(name)
+                runs = 1 + int((codes[1:] != codes[:-1]).sum())
+                if bool(runs == column.distinct) and len(codes) / runs < 200:
+                    return column.name
+        return None
+
+    def _codes(self, name: str) -> Any:
+        column = self.table.column(name).combine_chunks()
+        if not self._arrow.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        return column.indices.cast(self._arrow.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+
+    def _steadiness(self, session: str) -> None:
+        codes = self._codes(session)
+        self.starts = np.concatenate(([True], codes[1:] != codes[:-1]))
+        for name, column in self.columns.items():
+            if column.kind not in ("list", "other"):
+                values = self._codes(name)
+                changed = np.concatenate(([False], values[1:] != values[:-1]))
+                column.steady = not bool((changed & ~self.starts).any())
+
+    def counts_pages(self, name: str) -> int | None:
+        """The first page's number, if the column counts the pages of sessions."""
+        values = self.table.column(name).fill_null(-1).to_numpy()
+        if values.dtype.kind not in "iu" or not len(values):
+            return None
+        values = values.astype(np.int64)
+        steps = values[1:] - values[:-1]
+        inside = ~self.starts[1:]
+        first = values[self.starts]
+        if not inside.any() or (steps[inside] == 1).mean() < 0.9:
+            return None
+        return int(np.bincount(np.clip(first, 0, 1000)).argmax())
+
+
+class _Writer:
+    """Gives columns their roles and writes the file."""
+
+    def __init__(self, source: Source, looked: _Looked) -> None:
+        self._source, self._looked, self._columns = source, looked, looked.columns
+        self._used: set[str] = set()
+        self._missing: list[str] = []
+        self._session = looked.session
+        self._take(self._session)
+        self._page, self._first = self._pages()
+        self._day = self._find("day", ("whole",))
+        self._hour = self._find("hour", ("whole", "number"), low=0, high=24)
+        self._action = self._actions()
+        self._feedback = self._answers()
+        self._value = self._find("value", ("number",), steady=False)
+        self._customers()
+
+    def _take(self, name: str | None) -> str | None:
+        if name is not None:
+            self._used.add(name)
+        return name
+
+    def _free(self, kinds: Sequence[str]) -> Iterator[_Column]:
+        for column in self._columns.values():
+            if column.name not in self._used and column.kind in kinds:
+                yield column
+
+    def _find(
+        self,
+        role: str,
+        kinds: Sequence[str],
+        *,
+        low: float = -np.inf,
+        high: float = np.inf,
+        steady: bool | None = None,
+    ) -> str | None:
+        for column in self._free(kinds):
+            fits = column.kind not in ("whole", "number") or (
+                low <= column.low and column.high <= high
+            )
+            same = steady is None or column.steady == steady or self._session is None
+            if fits and same and re.search(_WORDS[role], column.name.lower()):
+                return self._take(column.name)
+        return None
+
+    def _pages(self) -> tuple[str | None, int]:
+        if self._session is None:
+            return None, 0
+        named = [
+            column.name
+            for column in self._free(("whole",))
+            if re.search(_WORDS["page"], column.name.lower())
+        ]
+        others = [column.name for column in self._free(("whole",)) if not column.steady]
+        for name in dict.fromkeys([*named, *others]):
+            first = self._looked.counts_pages(name)
+            if first is not None:
+                return self._take(name), first
+        return None, 0
+
+    def _actions(self) -> list[str]:
+        lists = [column for column in self._free(("list",)) if column.length]
+        numbers = [column for column in lists if "int" not in column.type] or lists
+        named = [one for one in numbers if re.search(_WORDS["action"], one.name.lower())]
+        if numbers:
+            return [str(self._take((named or numbers)[0].name))]
+        groups: dict[str, list[str]] = {}
+        for column in self._free(("number", "whole")):
+            match = re.fullmatch(r"(.*?)[_\[.]?(\d+)\]?", column.name)
+            if match:
+                groups.setdefault(match[1], []).append(column.name)
+        floats = {
+            stem: names
+            for stem, names in groups.items()
+            if len(names) > 1
+            and (
+                re.search(_WORDS["action"], stem.lower() or "?")
+                or all(self._columns[name].kind == "number" for name in names)
+            )
+        }
+        if not floats:
+            return []
+        named_stems = [stem for stem in floats if re.search(_WORDS["action"], stem.lower() or "?")]
+        best = max(named_stems or floats, key=lambda stem: len(floats[stem]))
+        self._used.update(floats[best])
+        return floats[best]
+
+    def _answers(self) -> list[tuple[str, Any, str]]:
+        """(key, value, comment) of the feedback."""
+        for column in self._free(("text",)):
+            values = [str(value) for value in column.values]
+            meant = {
+                meaning: [value for value in values if re.search(words, value.lower())]
+                for meaning, words in _MEANINGS.items()
+            }
+            if column.distinct <= 8 and meant["buy"] and meant["leave"]:
+                return self._outcome(column, meant)
+        clicks = self._find("clicks", ("whole", "flag"), low=0, high=255)
+        if clicks is not None:
+            lines = [("clicks", clicks, f"guess, from its name: {self._columns[clicks].looks}")]
+            second = self._find("second", ("whole", "flag"), low=0, high=255, steady=False)
+            if second is not None:
+                lines.append(("second", second, f"guess, from its name: {self._looks(second)}"))
+            most = max(10, int(self._columns[clicks].high))
+            return [*lines, *self._left(), ("page_items", most, "items on a page, the most clicks")]
+        bought = self._find("bought", ("whole", "flag"), low=0, high=255)
+        if bought is not None:
+            lines = [("bought", bought, f"guess, from its name: {self._columns[bought].looks}")]
+            return [*lines, *self._left()]
+        self._missing.append("feedback.clicks")
+        return [("clicks", "", "NOT FOUND: clicks, outcome or bought, see the documentation")]
+
+    def _outcome(self, column: _Column, meant: dict[str, list[str]]) -> list[tuple[str, Any, str]]:
+        self._take(column.name)
+        lines: list[tuple[str, Any, str]] = [
+            ("outcome", column.name, f"guess, from its values: {column.looks}")
+        ]
+        seen: set[str] = set()
+        for meaning in ("buy", "leave", "max_pages", "turn"):
+            values = [value for value in meant[meaning] if value not in seen]
+            seen.update(values)
+            if meaning == "turn":
+                # What says neither goes on, as far as one can tell.
+                values += [str(one) for one in column.values if str(one) not in seen]
+            if values:
+                lines.append((meaning, values, "guess"))
+        return lines
+
+    def _left(self) -> list[tuple[str, Any, str]]:
+        name = self._find("leave", ("flag", "whole"), low=0, high=1, steady=False)
+        if name is None:
+            return []
+        return [("leave", name, f"guess, from its name: {self._looks(name)}")]
+
+    def _customers(self) -> None:
+        self._categorical: list[_Column] = []
+        self._numeric: list[_Column] = []
+        self._left_out: list[tuple[_Column, str]] = []
+        sessions = self._columns[self._session].distinct if self._session else len(self._columns)
+        for column in self._columns.values():
+            if column.name in self._used:
+                continue
+            kind = column.kind
+            if kind in ("list", "other"):
+                self._left_out.append((column, "no category and no number"))
+            elif not column.steady:
+                self._left_out.append((column, "changes within a session"))
+            elif self._identifies(column, sessions):
+                self._left_out.append((column, "an identifier"))
+            elif kind == "number" or (kind == "whole" and column.distinct > _FEW):
+                self._numeric.append(column)
+            else:
+                self._categorical.append(column)
+        if not self._categorical and not self._numeric:
+            self._missing.append("customer.categorical")
+
+    def _identifies(self, column: _Column, sessions: int) -> bool:
+        """Whether it says who somebody is rather than what they are like."""
+        unique = column.distinct > sessions // 2
+        if column.kind == "text":
+            return unique and column.distinct > _MANY
+        named = re.search(r"(^|_)(id|key|uuid)$|time|stamp", column.name.lower())
+        return column.kind == "whole" and unique and column.distinct > _FEW and named is not None
+
+    def _looks(self, name: str) -> str:
+        return self._columns[name].looks
+
+    def draft(self) -> Draft:
+        rows = len(self._looked.table)
+        part = "" if self._source.rows in (None, rows) else "first "
+        lines = [
+            f"# Draft of a schema for {self._source.name}, from its {part}{rows:,} rows.",
+            "# Every line with a comment is a guess: read it, mend it, then run",
+            "# virtualtb-fast logs check LOGS --schema THIS_FILE",
+            f"format = {_toml(FORMAT)}",
+            f"version = {VERSION}",
+            "",
+            "[rows]",
+            *self._row_lines(),
+            "",
+            "[customer]",
+            *_listed("categorical", [(one.name, one.looks) for one in self._categorical]),
+            *_listed("numeric", [(one.name, one.looks) for one in self._numeric]),
+            *self._left_out_lines(),
+            "",
+            "[action]",
+            *self._action_lines(),
+            "",
+            "[feedback]",
+            *(_line(key, value, comment) for key, value, comment in self._feedback),
+        ]
+        if not any(key in ("leave", "outcome") for key, _, _ in self._feedback):
+            lines.append("# no leave: a customer leaves after the last page of a session")
+        left_out = tuple(column.name for column, _ in self._left_out)
+        return Draft("\n".join(lines) + "\n", tuple(self._missing), left_out)
+
+    def _row_lines(self) -> Iterator[str]:
+        if self._session is None:
+            self._missing.append("rows.session")
+            yield _line("session", "", "NOT FOUND: name the column of sessions")
+        else:
+            looks = self._looks(self._session)
+            yield _line("session", self._session, f"guess: {looks}")
+        if self._page is None:
+            yield "# no page: the rows of a session are its pages, in order"
+        else:
+            yield _line("page", self._page, "counts up within sessions")
+            yield _line("first_page", self._first, "where most sessions start")
+        for key, name in (("day", self._day), ("hour", self._hour), ("value", self._value)):
+            if name is not None:
+                yield _line(key, name, f"guess, from its name: {self._looks(name)}")
+
+    def _left_out_lines(self) -> Iterator[str]:
+        if self._left_out:
+            yield "# left out:"
+        for column, why in self._left_out:
+            yield f"#   {_toml(column.name):{_WIDTH - 6}} {why} ({column.looks})"
+
+    def _action_lines(self) -> Iterator[str]:
+        if not self._action:
+            self._missing.append("action.columns")
+            yield _line("columns", [""], "NOT FOUND: columns of numbers, or one column of lists")
+            return
+        if len(self._action) == 1:
+            yield _line("columns", self._action, f"guess: {self._looks(self._action[0])}")
+            return
+        yield f"# guess, from their names: {len(self._action)} columns of numbers"
+        yield from _wrapped("columns", self._action)
+
+
+def _listed(key: str, columns: list[tuple[str, str]]) -> Iterator[str]:
+    """A list with one column a line, each with a comment."""
+    if not columns:
+        yield f"{key} = []"
+        return
+    yield f"{key} = ["
+    for name, looks in columns:
+        yield f"{f'    {_toml(name)},':{_WIDTH}} # {looks}"
+    yield "]"
+
+
+def _wrapped(key: str, names: list[str]) -> Iterator[str]:
+    yield f"{key} = ["
+    line = "   "
+    for name in names:
+        if len(line) + len(_toml(name)) > 78:
+            yield line
+            line = "   "
+        line += f" {_toml(name)},"
+    yield line
+    yield "]"
+
+
+def _line(key: str, value: Any, comment: str) -> str:
+    return f"{f'{key} = {_toml(value)}':{_WIDTH}} # {comment}"
+
+
+def _toml(value: Any) -> str:
+    """TOML's basic strings, integers and arrays are written as JSON's."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,86 @@
+"""Spec T3.1 to T3.5 and T3.7 in one tuning world: BC + MAIL and the linear family, with guards.
+
+The long form, all methods in the worlds for reporting: `python -m benches.responses`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from virtualtb_fast.evaluation import imitation  # noqa: E402
+from virtualtb_fast.evaluation.imitation import Sizes  # noqa: E402
+
+SIZES = Sizes(pages=100_000, customers=10_000, judged=10_000, iterations=5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    """Results depend on how PyTorch splits its sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def judged(found: dict[str, Any]) -> None:
+    """The thresholds of spec 3.6, each with its guard."""
+    # T3.1a
+    assert found["action_effect"]["learned"] >= 0.30
+    assert abs(found["action_effect"]["action_blind"]) < 0.05
+    # T3.1b
+    assert found["excess_likelihood"]["learned"] <= 0.007 < found["excess_likelihood"]["constant"]
+    # T3.1c
+    r2p = found["r2p"]
+    assert abs(r2p["logger"]["simulator"] - r2p["logger"]["truth"]) <= 0.002
+    # T3.2: of sessions under the logged and under a shifted policy.
+    logger, shifted = found["distance"]["logger"], found["distance"]["shifted"]
+    assert logger["distance"] <= 0.03 < logger["feature_blind"]
+    # A table that knows the page alone is within .06 (what shifts is how much all customers buy);
+    # one that does not know the page either is not.
+    assert shifted["distance"] <= 0.06 < shifted["constant"]
+    # T3.3
+    auc = found["telling_apart"]
+    assert auc["auc"] <= 0.58 < auc["independent_fields"]
+    # T3.4
+    assert found["engine"]["learned"] <= 0.1 < found["engine"]["untrained"]
+    # T3.7
+    assert abs(found["length"]["ratio"] - 1) <= 0.05
+
+
+def test_mail_after_cloning_is_close_to_the_truth() -> None:
+    found = imitation.cell(0, "bc+mail", SIZES)
+    print(json.dumps(found))
+    judged(found)
+    # T3.5
+    assert found["fit"]["engine_gradient_norm"] > 0
+    assert found["fit"]["customers_gradient_norm"] > 0
+
+
+def test_cells_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, str]] = []
+
+    def cell(world: int, method: str, sizes: Sizes) -> dict[str, Any]:
+        if world == 2:
+            raise KeyboardInterrupt
+        made.append((world, method))
+        return {"world": world}
+
+    monkeypatch.setattr(imitation, "cell", cell)
+    with pytest.raises(KeyboardInterrupt):
+        imitation.run([1, 2], ["bc", "mail"], tmp_path, SIZES, about={"commit": "x"})
+    assert made == [(1, "bc"), (1, "mail")]
+    imitation.run([1], ["bc", "mail", "linear"], tmp_path, SIZES)
+    assert made[2:] == [(1, "linear")]
+    held = json.loads((tmp_path / "1-bc.json").read_text())
+    assert (held["world"], held["commit"], held["sizes"]["iterations"]) == (1, "x", 5)
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "1-bc.json",
+        "1-linear.json",
+        "1-mail.json",
+    ]

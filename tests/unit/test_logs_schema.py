@@ -1,0 +1,264 @@
+"""Schema files: what they hold, what is refused, and the draft of one."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import virtualtb_fast as vtb
+from virtualtb_fast import cli
+
+pyarrow = pytest.importorskip("pyarrow")
+
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError  # noqa: E402
+from virtualtb_fast.records import LogSchema, check_log, draft_schema  # noqa: E402
+
+SCHEMA: dict[str, Any] = {
+    "format": "virtualtb_fast.log_schema",
+    "version": 1,
+    "rows": {"session": "visit", "page": "page_no", "first_page": 1, "hour": "hour"},
+    "customer": {
+        "categorical": ["gender", "city"],
+        "numeric": ["age"],
+        "categories": {"gender": ["f", "m"]},
+    },
+    "action": {"columns": ["w0", "w1"], "low": -1, "high": 1},
+    "feedback": {"clicks": "clicks", "second": "orders", "leave": "left", "page_items": 5},
+}
+
+
+def changed(**tables: Any) -> dict[str, Any]:
+    """SCHEMA with other tables; None leaves a key out."""
+    out = {key: dict(value) if isinstance(value, dict) else value for key, value in SCHEMA.items()}
+    for key, value in tables.items():
+        if isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] |= value
+            out[key] = {one: two for one, two in out[key].items() if two is not None}
+        elif value is None:
+            del out[key]
+        else:
+            out[key] = value
+    return out
+
+
+def test_a_schema_is_read_and_written_back() -> None:
+    schema = LogSchema.from_dict(SCHEMA, "visits.toml")
+    assert schema.columns == (
+        *("visit", "page_no", "hour", "gender", "city", "age"),
+        *("w0", "w1", "clicks", "orders", "left"),
+    )
+    assert (schema.first_page, schema.action_range) == (1, (-1.0, 1.0))
+    assert (schema.feedback.form, schema.feedback.heads) == ("clicks", "clicks")
+    assert schema.categories == {"gender": ("f", "m")}
+    assert LogSchema.from_dict(schema.to_dict(), "visits.toml") == schema
+    assert json.loads(schema.to_json()) == json.loads(
+        LogSchema.from_dict(schema.to_dict()).to_json()
+    )
+
+
+@pytest.mark.parametrize(
+    ("feedback", "form"),
+    [
+        ({"outcome": "result", "buy": ["order", "preorder"], "turn": "next"}, "outcome"),
+        ({"bought": "order"}, "bought"),
+        ({"bought": "order", "leave": "left"}, "bought"),
+    ],
+)
+def test_other_forms_of_feedback(feedback: dict[str, Any], form: str) -> None:
+    schema = LogSchema.from_dict(changed(feedback=None) | {"feedback": feedback})
+    assert (schema.feedback.form, schema.feedback.heads) == (form, "outcome")
+    if form == "outcome":
+        assert schema.feedback.outcomes["buy"] == ("order", "preorder")
+        assert schema.feedback.outcomes["turn"] == ("next",)
+        assert schema.feedback.outcomes["leave"] == ("leave",)
+    assert LogSchema.from_dict(schema.to_dict()) == schema
+
+
+BAD = {
+    "another format": (
+        changed(format="x"),
+        "format: expected 'virtualtb_fast.log_schema', got 'x'",
+    ),
+    "another version": (changed(version=2), "version: expected 1, got 2"),
+    "no table": (changed(rows=None), r"\[rows\]: expected a table, got none"),
+    "no such key": (changed(rows={"sesion": "x"}), "got 'sesion' .did you mean 'session'"),
+    "no such table": (changed(customers={}), "file: expected keys out of .*, got 'customers'"),
+    "no session": (changed(rows={"session": None}), "rows.session: expected the name .* got none"),
+    "empty name": (changed(rows={"session": ""}), "rows.session: expected the name of a column"),
+    "no text": (changed(rows={"page": 3}), "rows.page: expected the name of a column, got 3"),
+    "first page": (changed(rows={"first_page": -1}), "rows.first_page: expected a whole number"),
+    "flag as number": (changed(rows={"first_page": True}), "rows.first_page: expected a whole"),
+    "nobody": (changed(customer={"categorical": [], "numeric": [], "categories": {}}), "customer:"),
+    "no list": (changed(customer={"numeric": "age"}), "customer.numeric: expected a list of names"),
+    "strange categories": (changed(customer={"categories": {"age": [1]}}), "categories.age"),
+    "mixed categories": (
+        changed(customer={"categories": {"gender": ["f", 1]}}),
+        "categories.gender: expected texts, whole numbers or flags, of one kind",
+    ),
+    "no action": (changed(action={"columns": []}), "action.columns: expected at least one column"),
+    "half a box": (changed(action={"high": None}), "action.high: expected both bounds or neither"),
+    "box inside out": (changed(action={"high": -2}), "action.high: expected more than action.low"),
+    "box of nan": (changed(action={"low": float("nan")}), "action.low: expected a number within"),
+    "two feedbacks": (
+        changed(feedback={"outcome": "x"}),
+        "feedback: expected one of clicks, outcome and bought, got clicks and outcome",
+    ),
+    "no feedback": (changed(feedback={"clicks": None}), "clicks, outcome and bought, got none"),
+    "surplus": (changed(feedback={"buy": "x"}), "feedback.buy: expected nothing beside clicks"),
+    "items": (changed(feedback={"page_items": 256}), "feedback.page_items: expected a whole"),
+    "twice": (changed(customer={"numeric": ["city"]}), "customer.numeric: expected a column that"),
+    "same outcome": (
+        changed(feedback=None) | {"feedback": {"outcome": "o", "buy": "x", "leave": "x"}},
+        "feedback: expected each value in one place, got 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_schemas_are_refused_by_file_and_key(case: str) -> None:
+    data, message = BAD[case]
+    with pytest.raises(FileFormatError, match=f"visits.toml: .*{message}"):
+        LogSchema.from_dict(data, "visits.toml")
+
+
+def test_hours_may_be_the_customers_too() -> None:
+    schema = LogSchema.from_dict(changed(customer={"numeric": ["age", "hour"]}))
+    assert schema.columns.count("hour") == 1
+
+
+def test_files_that_are_no_schema(tmp_path: Path) -> None:
+    path = tmp_path / "visits.toml"
+    with pytest.raises(OutputError, match=r"visits\.toml"):
+        LogSchema.load(path)
+    for text in (b"rows = [", b"\xff\xfe", b""):
+        path.write_bytes(text)
+        with pytest.raises(FileFormatError, match=r"visits\.toml: "):
+            LogSchema.load(path)
+
+
+# --- drafts -----------------------------------------------------------------------------------
+
+
+def test_a_draft_of_a_shops_log_is_right(
+    own: Callable[..., dict[str, Any]], parquet_file: Callable[..., str], tmp_path: Path
+) -> None:
+    columns = own(400)
+    rows = len(columns["clicks"])
+    columns["user_id"] = [10_000_000 + int(visit[-5:]) for visit in columns["visit"]]
+    columns["stamp"] = np.arange(rows)
+    path = parquet_file(columns)
+    draft = draft_schema(path)
+    assert draft.missing == ()
+    assert draft.left_out == ("user_id", "stamp")
+    held = tomllib.loads(draft.text)
+    assert held["rows"] == {"session": "visit", "page": "page_no", "first_page": 1}
+    assert held["customer"] == {"categorical": ["gender", "city"], "numeric": ["age"]}
+    assert held["action"] == {"columns": ["w0", "w1", "w2"]}
+    assert held["feedback"] == {
+        "clicks": "clicks",
+        "second": "orders",
+        "leave": "left",
+        "page_items": 10,
+    }
+    # Every choice that it made is marked as a guess or says what it looked at.
+    chosen = [line for line in draft.text.splitlines() if line.startswith(("session", "clicks"))]
+    assert all("guess" in line for line in chosen)
+    (tmp_path / "draft.toml").write_text(draft.text)
+    report = check_log(path, tmp_path / "draft.toml")
+    assert report.errors == ()
+    assert report.rows == rows
+
+
+def test_a_draft_finds_outcomes_by_their_values(parquet_file: Callable[..., str]) -> None:
+    draws = np.random.default_rng(0)
+    rows = 4_000
+    result = draws.choice(["browse", "order", "quit"], rows, p=[0.7, 0.1, 0.2])
+    columns = {
+        "trajectory": np.concatenate(([0], np.cumsum(result != "browse")[:-1])),
+        "kind": ["x", "y"] * (rows // 2),
+        "member": np.zeros(rows, bool),
+        "ranking": pyarrow.FixedSizeListArray.from_arrays(
+            pyarrow.array(draws.normal(size=rows * 4)), 4
+        ),
+        "result": result,
+    }
+    draft = draft_schema(parquet_file(columns))
+    held = tomllib.loads(draft.text)
+    assert held["rows"] == {"session": "trajectory"}
+    assert held["action"] == {"columns": ["ranking"]}
+    assert held["customer"]["categorical"] == ["member"]
+    assert held["feedback"] == {
+        "outcome": "result",
+        "buy": ["order"],
+        "leave": ["quit"],
+        "turn": ["browse"],
+    }
+    assert draft.left_out == ("kind",)
+
+
+def test_a_draft_says_what_it_did_not_find(parquet_file: Callable[..., str]) -> None:
+    draft = draft_schema(parquet_file({"a": [1.5, 2.5], "b": ["x", "y"]}))
+    assert {"rows.session", "action.columns", "feedback.clicks"} <= set(draft.missing)
+    assert "NOT FOUND" in draft.text
+    with pytest.raises(FileFormatError, match=r"expected the name of a column, got ''"):
+        LogSchema.from_dict(tomllib.loads(draft.text))
+
+
+def test_names_that_toml_must_quote(parquet_file: Callable[..., str]) -> None:
+    columns = {
+        'visit "id"\\': np.repeat(np.arange(10), 3),
+        "größe\t": np.repeat(["a", "b"], 15),
+        "w.0": np.arange(30.0),
+        "w.1": np.arange(30.0),
+        "clicks": [0, 1, 2] * 10,
+    }
+    held = tomllib.loads(draft_schema(parquet_file(columns)).text)
+    assert held["rows"]["session"] == 'visit "id"\\'
+    assert held["customer"]["categorical"] == ["größe\t"]
+    assert held["action"]["columns"] == ["w.0", "w.1"]
+
+
+def test_logs_of_this_package_need_no_schema(tmp_path: Path, simulator: vtb.Simulator) -> None:
+    path = tmp_path / "log.parquet"
+    vtb.rollout(simulator, sessions=30, out=path)
+    with pytest.raises(InvalidArgumentError, match="needs no schema file"):
+        draft_schema(path)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_the_command_prints_or_writes_a_draft(
+    own: Callable[..., dict[str, Any]],
+    parquet_file: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, out = parquet_file(own()), str(tmp_path / "draft.toml")
+    assert cli.main(["logs", "schema", path]) == 0
+    text, error = capsys.readouterr()
+    assert error == ""
+    assert tomllib.loads(text)["rows"]["session"] == "visit"
+    assert cli.main(["logs", "schema", path, "--out", out]) == 0
+    assert "a draft" in capsys.readouterr().out
+    assert Path(out).read_text() == text
+    assert cli.main(["logs", "schema", path, "--out", out]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main(["logs", "schema", path, "--out", out, "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"] == text
+    assert cli.main(["logs", "schema", parquet_file({"a": [1.0]}, "other.parquet")]) == 0
+    assert "rows.session, action.columns" in capsys.readouterr().err
+
+
+def test_help_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for action in ([], ["check"], ["schema"]):
+        assert cli.main(["logs", *action, "--help"]) == 0
+        out, error = capsys.readouterr()
+        assert error == ""
+        assert max(map(len, out.splitlines())) <= 80
