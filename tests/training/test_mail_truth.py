@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from virtualtb_fast.evaluation import imitation  # noqa: E402
 from virtualtb_fast.evaluation.imitation import Sizes  # noqa: E402
 
-SIZES = Sizes(pages=100_000, customers=10_000, judged=10_000, iterations=5)
+SIZES = Sizes(customers=10_000, judged=10_000, iterations=5)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,6 +53,7 @@ def judged(found: dict[str, Any]) -> None:
     assert abs(found["length"]["ratio"] - 1) <= 0.05
 
 
+@pytest.mark.timeout(1800)
 def test_mail_after_cloning_is_close_to_the_truth() -> None:
     found = imitation.cell(0, "bc+mail", SIZES)
     print(json.dumps(found))

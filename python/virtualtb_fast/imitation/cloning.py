@@ -39,7 +39,9 @@ class CloningConfig:
     """Of the customers' network."""
     engine_hidden: tuple[int, ...] = (128, 128)
     """Hidden layers of the engine's mean."""
-    engine_fit: FitConfig = field(default_factory=lambda: FitConfig(batch=4096, epochs=4))
+    engine_fit: FitConfig = field(
+        default_factory=lambda: FitConfig(batch=1024, rate=2e-3, epochs=4)
+    )
     """Of the engine."""
     limit_hidden: tuple[int, ...] = (128, 256)
     """Hidden layers of the network of lengths, with ``leave="once"``."""
