@@ -48,13 +48,15 @@ _ORDER: Final = ("log", "customers", "responses", "engine", "leave", "mail", "ch
 
 _SHOWN: Final = {
     "held_out_loss": "held out",
+    "held_out": "held out",
     "loss": "loss",
+    "negative_log_likelihood": "loss",
     "pair_kl": "pair KL",
     "marginal_kl": "field KL",
     "accuracy": "D accuracy",
     "length": "pages",
     "generator_loss": "G loss",
-    "log_likelihood": "log-lik.",
+    "log_likelihood": "log-likelihood",
 }
 """Live figures that are shown, the first two of them that there are."""
 
@@ -205,7 +207,7 @@ def _table(simulator: Simulator, options: argparse.Namespace) -> list[tuple[str,
 
 
 def _customers(stage: Mapping[str, Any]) -> Iterator[str]:
-    yield f"fields within {stage['worst_field_distance']:.3f} of held-out customers"
+    yield f"fields at most {stage['worst_field_distance']:.3f} from held-out customers"
     if "held_out" in stage:
         yield f"{stage['held_out']:.3f} nat a held-out customer"
 
