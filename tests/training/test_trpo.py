@@ -158,7 +158,7 @@ def test_accepted_steps_keep_to_the_bound_and_rejected_ones_change_nothing(kind:
         assert report.accepted != unchanged
         if report.accepted:
             accepted += 1
-            new = policy()
+            new = policy().detach()
             kl = float(old.kl(new).mean())
             logs = new.log_prob(sample) - old.log_prob(sample)
             gain = float(((logs.exp() - 1) * advantage).mean())
