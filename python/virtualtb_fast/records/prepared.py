@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast.customers.table import Categorical, Numeric, Table
-from virtualtb_fast.errors import OutputError
+from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.records.check import Checked, Progress, Scan, schema_for
 from virtualtb_fast.records.columns import ColumnWriter, open_column
 from virtualtb_fast.records.decode import Rows
@@ -116,7 +116,12 @@ class Prepared:
 
 
 def prepare(
-    logs: Any, folder: str | os.PathLike[str], schema: Any = None, progress: Progress | None = None
+    logs: Any,
+    folder: str | os.PathLike[str],
+    schema: Any = None,
+    progress: Progress | None = None,
+    *,
+    table: Table | None = None,
 ) -> Prepared:
     """Reads, checks and encodes a log, or takes up what is there of the same log.
 
@@ -125,23 +130,29 @@ def prepare(
         folder: Where to put it; made if it is not there.
         schema: A `LogSchema` or the path of a schema file; not needed for a log of this package.
         progress: Called with (what is going on, rows done, rows in all or 0).
+        table: How columns of customers become codes, in place of what this log suggests: that of
+            a simulator which was fitted to another one.
 
     Raises:
         LogError: the log cannot be learned from; the message names file, column and row.
         FileFormatError: no Parquet file, a damaged one, or no schema.
+        InvalidArgumentError: ``table`` is of other columns, or does not know a value of this log.
         OutputError: the operating system refused, or the disk is too small.
     """
     path = Path(folder)
     source = open_source(logs)
     bound = schema_for(source, schema)
-    wanted = {"version": VERSION, "source": source.digest(), "log_schema": bound.to_json()}
+    wanted: dict[str, Any] = {"version": VERSION, "source": source.digest()}
+    wanted |= {"log_schema": bound.to_json()}
+    if table is not None:
+        wanted["given_table"] = hashlib.sha256(table.to_json().encode()).hexdigest()
     held = _load(path)
     if held is not None and wanted["source"] is not None and wanted == _origin(held.meta):
         return held
     scan = Scan(source, bound)
     beside = path.with_name(f"{path.name}.new")
     with _writing(beside):
-        writer = _Writer(beside, scan)
+        writer = _Writer(beside, scan, table)
         try:
             for rows, checked in scan.batches():
                 if not scan.findings.errors:
@@ -158,7 +169,8 @@ def prepare(
 
 
 def _origin(meta: dict[str, Any]) -> dict[str, Any]:
-    return {key: meta.get(key) for key in ("version", "source", "log_schema")}
+    keys = ("version", "source", "log_schema", "given_table")
+    return {key: meta[key] for key in keys if key in meta}
 
 
 def _load(folder: Path) -> Prepared | None:
@@ -202,8 +214,8 @@ def _replace(beside: Path, path: Path) -> None:
 class _Writer:
     """Writes what one pass over a log gives."""
 
-    def __init__(self, folder: Path, scan: Scan) -> None:
-        self._folder, self._scan = folder, scan
+    def __init__(self, folder: Path, scan: Scan, table: Table | None = None) -> None:
+        self._folder, self._scan, self._table = folder, scan, table
         self._columns: dict[str, ColumnWriter] = {}
         self._digests: dict[str, str] = {}
         self._outcome: int | None = None
@@ -268,7 +280,7 @@ class _Writer:
         for name in (*_ROW_COLUMNS, "action", "offsets", "raw_categorical", "raw_numeric"):
             if name in columns:
                 self._digests[name] = columns[name].close()
-        encoder = None if scan.schema.codes else _Encoder(scan)
+        encoder = None if scan.schema.codes else _Encoder(scan, self._table)
         schema = self._schema(encoder)
         self._customers(encoder, len(schema.customer), report.rows, progress)
         for name in ("raw_categorical", "raw_numeric"):
@@ -343,21 +355,41 @@ class _Writer:
         self._digests["customer"] = rows.close()
 
 
+def _given(scan: Scan, table: Table | None) -> dict[str, Any]:
+    """The columns of a table that is to be used, by name."""
+    if table is None:
+        return {}
+    wanted = [(name, "categorical") for name in scan.schema.categorical]
+    wanted += [(name, "numeric") for name in scan.schema.numeric]
+    there = [(column.name, column.kind) for column in table.columns]
+    if wanted != there:
+        raise InvalidArgumentError(f"table: expected the log's columns {wanted}, got {there}")
+    return {column.name: column for column in table.columns}
+
+
 class _Encoder:
     """From numbers within vocabularies, and from numbers, to codes."""
 
-    def __init__(self, scan: Scan) -> None:
-        counted, columns = scan.statistics, []
+    def __init__(self, scan: Scan, table: Table | None = None) -> None:
+        counted = scan.statistics
+        given = _given(scan, table)
+        columns: list[Categorical] = []
         self._codes: list[NDArray[np.uint8]] = []
         for index, name in enumerate(scan.schema.categorical):
             values = list(scan.decoder.vocabularies[index].numbers)
             counts = np.zeros(len(values) + 1, np.int64)
             counts[: len(counted.categories[index])] = counted.categories[index]
-            one = Categorical.from_counts(name, values, counts[1:], missing=int(counts[0]))
+            missing = int(counts[0])
+            one = given.get(name)
+            if one is None:
+                one = Categorical.from_counts(name, values, counts[1:], missing=missing)
+            if missing and not one.missing:
+                got = f"{missing:,} sessions without"
+                raise InvalidArgumentError(f"table: expected a value of {name!r}, got {got}")
             self._codes.append(one.code_table(values))
             columns.append(one)
         self._numeric = [
-            Numeric.from_sample(name, *counted.sample(index))
+            given.get(name) or Numeric.from_sample(name, *counted.sample(index))
             for index, name in enumerate(scan.schema.numeric)
         ]
         self.table = Table((*columns, *self._numeric))
