@@ -1,0 +1,67 @@
+"""What the tables and figures share: what they say of themselves, tables, files."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from virtualtb_fast import __version__
+from virtualtb_fast._training import write_atomically
+from virtualtb_fast.evaluation import figures
+from virtualtb_fast.evaluation.cells import mean_and_interval
+
+__all__ = ["WORLDS", "Told", "about", "finish", "markdown", "row"]
+
+WORLDS: Final = (100, 101, 102, 103, 104)
+"""Worlds that results are reported on."""
+
+Told = Callable[[str, int, int], None]
+"""Progress: (cell, cells done, cells)."""
+
+
+def row(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Mean over cells and half its 95 % interval, of the figures that all of them have."""
+    return {
+        key: mean_and_interval([cell[key] for cell in cells])
+        for key in keys
+        if all(key in cell for cell in cells)
+    }
+
+
+def about(worlds: Sequence[int], **settings: Any) -> dict[str, Any]:
+    """What a result says of how it came about."""
+    versions = {
+        "virtualtb_fast": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+    return {"version": 1, "worlds": list(worlds), "settings": settings, "versions": versions}
+
+
+def markdown(rows: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str]) -> str:
+    """A table in Markdown: a line a row, mean and half of the 95 % interval."""
+    lines = [["", *titles.values()], ["---"] * (len(titles) + 1)]
+    for name, figures_ in rows.items():
+        values = [figures_.get(key, (float("nan"), 0.0)) for key in titles]
+        lines.append([name, *(f"{mean:.4f} ± {half:.4f}" for mean, half in values)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def finish(
+    out: Path, name: str, found: dict[str, Any], table: str, draw: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """Writes table, figure and, last, the JSON that both are made from."""
+    figures.needs_matplotlib()
+    text = json.dumps(found, indent=1, allow_nan=False)
+    held: dict[str, Any] = json.loads(text)
+    files = {"md": table.encode(), "png": figures.image(draw(held)), "json": text.encode()}
+    for ending, data in files.items():
+        with write_atomically(out / f"{name}.{ending}") as file:
+            file.write(data)
+    return held

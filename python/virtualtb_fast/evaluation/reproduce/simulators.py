@@ -1,0 +1,246 @@
+"""Simulators fitted to logs of ground-truth stores: Figures 4 and 5."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from virtualtb_fast.evaluation import figures
+from virtualtb_fast.evaluation.cells import Cell, mean_and_interval, run_cells
+from virtualtb_fast.evaluation.comparisons import compare_features, compare_hours
+from virtualtb_fast.evaluation.fidelity import play
+from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told, about, finish, markdown
+from virtualtb_fast.evaluation.sides import SLICES, Side, blocks_of
+from virtualtb_fast.policies import Policy
+from virtualtb_fast.records.source import pyarrow
+from virtualtb_fast.rollout import rollout
+from virtualtb_fast.store import LOGGED_SD, GroundTruthStore
+
+__all__ = ["figure4", "figure5"]
+
+_LOG, _FRESH, _OTHER, _PLAYED, _FIT = range(1, 6)
+"""Purposes of draws: run r of purpose p has the base seed ``(r << 32) | (p << 24)``."""
+_CHUNK: Final = 20_000
+"""Sessions that are logged at once."""
+
+
+def features_cell(
+    world: int, customers: str, responses: str, sessions: int, effort: float
+) -> dict[str, Any]:
+    """A simulator fitted to a world's log: R2P by feature, beside fresh sessions of the world."""
+    store = GroundTruthStore(world << 32)
+    with tempfile.TemporaryDirectory(prefix="virtualtb-figure4-") as folder:
+        path = Path(folder) / "log.parquet"
+        rollout(store, "logger", sessions=sessions, seed=_seed(world, _LOG), out=path)
+        simulator, seconds = _fitted(path, world, customers, responses, effort)
+    sides = {
+        "real": _true(store, sessions, _seed(world, _FRESH)),
+        "fresh": _true(store, sessions, _seed(world, _OTHER)),
+        "simulator": play(simulator, _logger(), sessions, 20, _seed(world, _PLAYED)),
+    }
+    found = compare_features(sides, store.schema, 1)
+    totals = {name: side.answers / side.pages for name, side in sides.items()}
+    return {"world": world, "features": found, "r2p": totals, "fit_seconds": seconds}
+
+
+def figure4(
+    out: str | os.PathLike[str],
+    *,
+    worlds: Sequence[int] = WORLDS,
+    customers: str = "gan-sd",
+    responses: str = "mail",
+    sessions: int = 200_000,
+    effort: float = 1.0,
+    workers: int = 1,
+    progress: Told | None = None,
+) -> dict[str, Any]:
+    """R2P by category of each field with enough pages, real against simulated.
+
+    Args:
+        out: Folder; what of it is there is not done again.
+        worlds: Run numbers of stores.
+        customers: Sampler of customers, as `virtualtb_fast.fit` has it.
+        responses: How responses are learned, likewise.
+        sessions: Logged, and played of each side.
+        effort: Multiplies the steps of every training.
+        workers: Processes.
+        progress: Called with (cell, cells done, cells).
+
+    Returns:
+        What ``figure4.json`` holds: ``rows`` with weighted error and rank correlation of the
+        simulator, of fresh true sessions and of the guard, which is blind to features.
+
+    Raises:
+        InvalidArgumentError, TrainingDivergedError: what `virtualtb_fast.fit` raises.
+        OutputError: the system refused.
+    """
+    settings: dict[str, Any] = {"customers": customers, "responses": responses}
+    settings |= {"sessions": sessions, "effort": effort}
+    cells = run_cells(
+        Path(out) / "cells",
+        [
+            Cell(f"features-{world}-{customers}-{responses}", features_cell,
+                 {"world": world, **settings})
+            for world in worlds
+        ],
+        workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    rows = {
+        name: {
+            key: mean_and_interval([cell["features"][key][name] for cell in cells])
+            for key in ("error", "spearman")
+        }
+        for name in ("simulator", "fresh", "blind")
+    }
+    found = {"format": "virtualtb_fast.figure4", **about(worlds, **settings), "rows": rows}
+    found |= {"cells": cells, "rate": {"name": "R2P"}}
+    text = markdown(rows, {"error": "weighted mean error of R2P", "spearman": "rank correlation"})
+    return finish(Path(out), "figure4", found, text, lambda held: figures.features(
+        {"rate": held["rate"], "features": held["cells"][0]["features"]}
+    ))  # fmt: skip
+
+
+def part_cell(
+    world: int, part: int | None, customers: str, responses: str, sessions: int, effort: float
+) -> dict[str, Any]:
+    """A simulator of one part of a day (None: of sessions of all parts), and its R2P.
+
+    The one of all parts is played twelve times, and holds what the day really was.
+    """
+    store = GroundTruthStore(world << 32, hour="uniform")
+    with tempfile.TemporaryDirectory(prefix="virtualtb-figure5-") as folder:
+        path = Path(folder) / "log.parquet"
+        _day(store, world, part, sessions, path)
+        simulator, seconds = _fitted(path, world, customers, responses, effort)
+    seeds = [_seed(world, _PLAYED) + n for n in (range(SLICES) if part is None else (part,))]
+    sides = [play(simulator, _logger(), sessions, 20, seed) for seed in seeds]
+    rates = [side.answers / side.pages for side in sides]
+    found: dict[str, Any] = {"world": world, "part": part, "r2p": rates, "fit_seconds": seconds}
+    if part is None:
+        for name, purpose in (("real", _LOG), ("fresh", _OTHER)):
+            side = _true(store, sessions * SLICES, _seed(world, purpose))
+            found[name] = side.by_slice.tolist()
+    return found
+
+
+def figure5(
+    out: str | os.PathLike[str],
+    *,
+    worlds: Sequence[int] = WORLDS[:1],
+    customers: str = "gan-sd",
+    responses: str = "mail",
+    sessions: int = 100_000,
+    effort: float = 1.0,
+    workers: int = 1,
+    progress: Told | None = None,
+) -> dict[str, Any]:
+    """R2P over twelve parts of a day, each with a simulator of its own, under the logger.
+
+    Arguments and errors are those of `figure4`; ``sessions`` is for each part.
+
+    Returns:
+        What ``figure5.json`` holds: ``rows`` with the correlation over the parts and the largest
+        error, of the twelve simulators, of fresh true sessions, and of the guard ``pooled``: one
+        simulator of the whole day.
+    """
+    settings: dict[str, Any] = {"customers": customers, "responses": responses}
+    settings |= {"sessions": sessions, "effort": effort}
+    parts: list[int | None] = [None, *range(SLICES)]
+    cells = run_cells(
+        Path(out) / "cells",
+        [
+            Cell(f"part-{world}-{'day' if part is None else part}-{customers}-{responses}",
+                 part_cell, {"world": world, "part": part, **settings})
+            for world in worlds
+            for part in parts
+        ],
+        workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    days: list[dict[str, Any]] = []
+    for world in worlds:
+        own = {cell["part"]: cell for cell in cells if cell["world"] == world}
+        whole = own[None]
+        simulated = np.array([own[part]["r2p"][0] for part in range(SLICES)])
+        real, fresh = np.array(whole["real"]), np.array(whole["fresh"])
+        hours = compare_hours(real, fresh, simulated, 1, np.array(whole["r2p"]))
+        days.append({"world": world, "hours": {**hours, "by_slice": True}})
+    rows = {
+        name: {
+            key: mean_and_interval([day["hours"][key][name] for day in days])
+            for key in ("pearson", "largest_error")
+        }
+        for name in ("simulator", "fresh", "pooled")
+    }
+    found = {"format": "virtualtb_fast.figure5", **about(worlds, **settings), "rows": rows}
+    found |= {"days": days, "rate": {"name": "R2P"}}
+    text = markdown(rows, {"pearson": "correlation", "largest_error": "largest error of R2P"})
+    return finish(Path(out), "figure5", found, text, lambda held: figures.hours(
+        {"rate": held["rate"], "hours": held["days"][0]["hours"]}
+    ))  # fmt: skip
+
+
+def _day(store: GroundTruthStore, world: int, part: int | None, sessions: int, path: Path) -> None:
+    """The log of a day as Parquet: sessions of one part, or every twelfth of all of them."""
+    arrow = pyarrow("figure5")
+    writer, before = None, 0
+    # The pieces are those that `_true` counts for the same purpose.
+    for seed, many in _pieces(sessions * SLICES, _seed(world, _LOG)):
+        log = rollout(store, "logger", sessions=many, seed=seed).log
+        if part is None:
+            chosen = log["session"] % SLICES == 0
+        else:
+            chosen = (log["hour"] * (SLICES / 24)).astype(np.int64) == part
+        table = arrow.table(log)
+        number = arrow.array(log["session"] + before)
+        place = table.schema.get_field_index("session")
+        table = table.set_column(place, table.schema.field(place), number)
+        table = table.filter(arrow.array(chosen))
+        if writer is None:
+            writer = arrow.parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        before += many
+    assert writer is not None
+    writer.close()
+
+
+def _seed(world: int, purpose: int) -> int:
+    return (world << 32) | (purpose << 24)
+
+
+def _logger() -> Policy:
+    return Policy.parse(f"gaussian:{LOGGED_SD}")
+
+
+def _pieces(sessions: int, seed: int) -> list[tuple[int, int]]:
+    """(seed, sessions) of pieces that memory holds."""
+    starts = range(0, sessions, _CHUNK)
+    return [(seed + n, min(_CHUNK, sessions - first)) for n, first in enumerate(starts)]
+
+
+def _true(store: GroundTruthStore, sessions: int, seed: int) -> Side:
+    """Counts of a store's sessions under its logger."""
+    side = Side(store.schema, 20, (seed,))
+    for piece, many in _pieces(sessions, seed):
+        for block in blocks_of(rollout(store, "logger", sessions=many, seed=piece).log):
+            side.add(block)
+    return side
+
+
+def _fitted(
+    log: Path, world: int, customers: str, responses: str, effort: float
+) -> tuple[Any, float]:
+    from virtualtb_fast.fit import fit
+
+    began = time.perf_counter()
+    simulator = fit(
+        log, customers=customers, responses=responses, effort=effort, seed=_seed(world, _FIT)
+    )
+    return simulator, time.perf_counter() - began
