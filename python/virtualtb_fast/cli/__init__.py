@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "catalog": "millions of items: build, info, search, verify",
     "fit": "learn a simulator from a session log",
     "logs": "logs to learn from: check one, draft a schema for one",
+    "report": "how far to trust a simulator; published tables and figures",
     "bench": "measure ours against other libraries that are installed",
     "info": "what is installed, in use and available",
     "import-published": "make a simulator of VirtualTB-v0's published files",

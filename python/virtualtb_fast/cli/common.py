@@ -16,6 +16,7 @@ __all__ = [
     "add_json",
     "add_seed",
     "add_threads",
+    "effort",
     "print_json",
     "print_table",
     "whole",
@@ -46,6 +47,17 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def effort(text: str) -> float:
+    """A type for options: by how much the steps of a training are multiplied."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, up to 100, got {text!r}")
+    return value
 
 
 def add_seed(parser: argparse._ActionsContainer) -> None:

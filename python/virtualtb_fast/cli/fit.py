@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     learn.add_argument(
         "--effort",
-        type=_effort,
+        type=common.effort,
         default=1.0,
         metavar="X",
         help="multiplies the steps of every training (default: 1)",
@@ -119,16 +119,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--keep-work", action="store_true", help="keep OUT.work when done")
     common.add_json(output)
-
-
-def _effort(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, up to 100, got {text!r}")
-    return value
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,0 +1,253 @@
+"""Reports: how far to trust a simulator; the published table and figures again.
+
+reports:
+  fidelity      a simulator beside the log that it stands for: one HTML page
+  table1        samplers of customers: GAN-SD, baselines, alternatives
+  figure3       shares of every category: truth, GAN-SD and its baselines
+  figure4       R2P by customer feature, real against simulated
+  figure5       R2P over twelve parts of a day, a simulator a part
+
+virtualtb-fast report REPORT --help says more about a report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from virtualtb_fast._fit_settings import CUSTOMERS, RESPONSES
+from virtualtb_fast.cli import common
+
+_FIDELITY = """\
+Compare simulated sessions with logged ones: customers, how fields hang
+together, session lengths, answers by page and by feature, and what a classifier
+can tell. Beside every figure stands what fresh real sessions get, and what a
+simulator that is trivially wrong would.
+
+DIR gets fidelity.html, which stands alone, a PNG a figure, and fidelity.json,
+which all of them are made from. Logs that rollouts wrote need no schema, and
+neither does the log that the simulator was fitted to."""
+
+_TABLES = {
+    "table1": "Samplers of customers side by side, in stores whose density is known.",
+    "figure3": "Shares of every category: the truth, GAN-SD and its baselines.",
+    "figure4": "R2P by customer feature: the true store against simulators of its logs.",
+    "figure5": "R2P over twelve parts of a day, each with a simulator of its own.",
+}
+
+_CELLS = """
+
+The work is done in cells, each a file in OUT/cells: after Ctrl-C or a kill the
+same command does the rest. OUT gets NAME.json, NAME.md and NAME.png."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The reports and their options."""
+    parser.usage = "%(prog)s REPORT ..."
+    reports = parser.add_subparsers(
+        dest="report", required=True, metavar="REPORT", help=argparse.SUPPRESS, prog=parser.prog
+    )
+
+    def report(name: str, text: str) -> argparse.ArgumentParser:
+        return reports.add_parser(
+            name, description=text, formatter_class=parser.formatter_class, allow_abbrev=False
+        )
+
+    _add_fidelity(report("fidelity", _FIDELITY))
+    for name, text in _TABLES.items():
+        _add_table(report(name, text + _CELLS), name)
+
+
+def _add_fidelity(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s --real LOGS --simulator SIM --out DIR ..."
+    parser.add_argument(
+        "--real", required=True, metavar="LOGS", help="a Parquet file, a row a page"
+    )
+    parser.add_argument("--simulator", required=True, metavar="NAME|FILE", help="what is judged")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the report")
+    parser.add_argument("--schema", metavar="FILE", help="what the log's columns are (.toml)")
+    parser.add_argument(
+        "--policy", metavar="POLICY", help="what the log was made with, if it does not say"
+    )
+    parser.add_argument(
+        "--store-seed",
+        type=common.whole(0, 2**64 - 1),
+        metavar="WORLD",
+        help="the log is of the ground-truth store of this seed: add what it knows",
+    )
+    parser.add_argument(
+        "--hourly",
+        nargs=12,
+        default=(),
+        metavar="SIM",
+        help="twelve simulators, one for each two hours of the day",
+    )
+    parser.add_argument(
+        "--baselines",
+        nargs="+",
+        choices=CUSTOMERS,
+        default=(),
+        metavar="NAME",
+        help="further samplers of customers to fit and to compare, as in fit",
+    )
+    parser.add_argument(
+        "--sessions",
+        type=common.whole(40, 10**9),
+        metavar="N",
+        help="sessions to simulate (default: half of the log's, at most 200,000)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a report that exists")
+    common.add_seed(parser)
+    common.add_threads(parser)
+    common.add_json(parser)
+
+
+def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
+    from virtualtb_fast.evaluation import reproduce
+
+    customers = name in ("table1", "figure3")
+    one = name in ("figure3", "figure5")
+    parser.usage = "%(prog)s --out DIR [options]"
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of cells and results")
+    default = reproduce.WORLDS[:1] if one else reproduce.WORLDS
+    parser.add_argument(
+        "--worlds",
+        type=common.whole(0, 2**32 - 1),
+        nargs="+",
+        default=default,
+        metavar="N",
+        help=f"stores, by run number (default: {' '.join(map(str, default))})",
+    )
+    if customers:
+        samplers = reproduce.TABLE1 if name == "table1" else reproduce.FIGURE3
+        parser.add_argument(
+            "--samplers",
+            nargs="+",
+            choices=("fresh", *CUSTOMERS),
+            default=samplers,
+            metavar="NAME",
+            help=f"default: {' '.join(samplers)}",
+        )
+        parser.add_argument(
+            "--size",
+            type=common.whole(200, 10**7),
+            default=100_000,
+            metavar="N",
+            help="customers to fit to, and to generate (default: 100,000)",
+        )
+    else:
+        many = 200_000 if name == "figure4" else 100_000
+        parser.add_argument(
+            "--customers", choices=CUSTOMERS, default="gan-sd", metavar="NAME", help="as in fit"
+        )
+        parser.add_argument(
+            "--responses", choices=RESPONSES, default="mail", metavar="NAME", help="as in fit"
+        )
+        parser.add_argument(
+            "--sessions",
+            type=common.whole(200, 10**7),
+            default=many,
+            metavar="N",
+            help=f"logged{' for each part' if one else ''} (default: {many:,})",
+        )
+        parser.add_argument(
+            "--effort",
+            type=common.effort,
+            default=1.0,
+            metavar="X",
+            help="multiplies the steps of every training (default: 1)",
+        )
+    parser.add_argument(
+        "--workers",
+        type=common.whole(1, 1024),
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="cells side by side, each on one thread (default: one a core)",
+    )
+    common.add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Makes the report, and says where it is and what it comes to."""
+    if options.report == "fidelity":
+        return _fidelity(options)
+    return _table(options)
+
+
+def _fidelity(options: argparse.Namespace) -> int:
+    from virtualtb_fast.evaluation import figures
+    from virtualtb_fast.evaluation.fidelity import fidelity
+    from virtualtb_fast.evaluation.report import require_folder, write_report
+    from virtualtb_fast.simulator import load_simulator
+    from virtualtb_fast.store import GroundTruthStore
+
+    # What would fail at the end fails at once.
+    figures.needs_matplotlib()
+    folder = require_folder(options.out, overwrite=options.overwrite)
+    store = None if options.store_seed is None else GroundTruthStore(options.store_seed)
+    with common.Stages(quiet=options.json) as progress:
+        found = fidelity(
+            options.real,
+            options.simulator,
+            schema=options.schema,
+            policy=options.policy,
+            store=store,
+            hourly=[load_simulator(one) for one in options.hourly],
+            baselines=options.baselines,
+            sessions=options.sessions,
+            seed=options.seed,
+            num_threads=options.threads,
+            work=folder,
+            progress=progress,
+        )
+        written = write_report(found, folder, overwrite=options.overwrite, progress=progress)
+    if options.json:
+        common.print_json(
+            {"command": "report fidelity", "files": [str(path) for path in written], **found}
+        )
+        return 0
+    for line in _lines(found):
+        print(line)
+    page = next(path for path in written if path.suffix == ".html")
+    print(f"\n{page}: {found['verdict']['headline']}")
+    return 0
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    checks = found["checks"]
+    width = max(len(check["title"]) for check in checks)
+    head = f"{'':{width}}  {'grade':12}  {'simulator':>9}  {'fresh':>7}  {'guard':>7}"
+    lines = [head]
+    for check in checks:
+        digits = check["digits"]
+        figures = f"{check['simulator']:>9.{digits}f}  {check['fresh']:>7.{digits}f}"
+        figures += f"  {check['guard']:>7.{digits}f}"
+        lines.append(f"{check['title']:{width}}  {check['grade']:12}  {figures}")
+    return lines
+
+
+def _table(options: argparse.Namespace) -> int:
+    from virtualtb_fast.evaluation import figures, reproduce
+
+    figures.needs_matplotlib()
+    functions: dict[str, Callable[..., dict[str, Any]]] = {
+        "table1": reproduce.table1,
+        "figure3": reproduce.figure3,
+        "figure4": reproduce.figure4,
+        "figure5": reproduce.figure5,
+    }
+    names = ("worlds", "samplers", "size", "customers", "responses", "sessions", "effort")
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    with common.Stages(quiet=options.json) as progress:
+        found = functions[options.report](
+            options.out, **given, workers=options.workers, progress=progress
+        )
+    if options.json:
+        common.print_json({"command": f"report {options.report}", **found})
+        return 0
+    with open(os.path.join(options.out, f"{options.report}.md")) as file:
+        print(file.read(), end="")
+    print(f"\n{os.path.join(options.out, options.report)}.json, .md, .png")
+    return 0
