@@ -73,6 +73,7 @@ def test_only_the_wrappers_use_the_native_module() -> None:
         "__init__.py",
         "_world.py",
         "catalog.py",
+        "customers",
         "envs",
         "info.py",
         "logs.py",
