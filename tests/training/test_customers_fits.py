@@ -491,3 +491,19 @@ def test_two_tables_of_one_mixture_have_likelihoods_as_they_should() -> None:
         assert -sampler.log_density(held).mean() < entropy + 0.02
     # Void guard.
     assert independent > entropy + 0.5
+
+
+def test_rare_categories_of_the_first_field_are_rare_from_the_start() -> None:
+    """Adam moves a logit by its rate a step: from 0 it would not come down to these."""
+    random = np.random.default_rng(4)
+    shares = np.array([0.9985, 0.001, 0.0005])
+    codes = np.stack((random.choice(3, 20_000, p=shares), random.integers(0, 2, 20_000)), 1)
+    fields = (Field("a", 3), Field("b", 2))
+    config = customers.AutoregressiveConfig(hidden=4, steps=20)
+    sampler = customers.fit_autoregressive(codes, fields, config=config)
+    logits = sampler.tensors["customers.0.bias"].astype(float)
+    found = np.exp(logits) / np.exp(logits).sum()
+    assert found == pytest.approx(np.bincount(codes[:, 0]) / len(codes), rel=0.2)
+    # Void guard: so many steps from equal shares.
+    start = np.exp(np.array([1.0, -1, -1]) * 20 * config.rate)
+    assert (start / start.sum())[1] > 100 * shares[1]

@@ -26,6 +26,7 @@ __all__ = [
     "offsets",
     "one_hot",
     "pair_marginals",
+    "smoothed",
 ]
 
 _BLOCK = 1 << 17
@@ -102,6 +103,12 @@ def marginals(codes: NDArray[np.uint8], fields: Sequence[Field]) -> NDArray[np.f
     for block in blocks(codes):
         counts += np.bincount((block + starts[:-1]).ravel(), minlength=len(counts))
     return counts / len(codes)
+
+
+def smoothed(codes: NDArray[np.uint8], fields: Sequence[Field]) -> NDArray[np.float64]:
+    """Shares of all categories, half a customer added to each, so that none is impossible: (W,)."""
+    sizes = np.repeat([field.size for field in fields], [field.size for field in fields])
+    return (marginals(codes, fields) * len(codes) + 0.5) / (len(codes) + 0.5 * sizes)
 
 
 def pair_marginals(codes: NDArray[np.uint8], fields: Sequence[Field]) -> NDArray[np.float64]:

@@ -73,11 +73,18 @@ _JUDGED = 100
 # --- network and loss ---------------------------------------------------------------------------
 
 
-def _parameters(fields: Sequence[Field], hidden: int, generator: Any) -> dict[str, Tensor]:
-    """The tensors of simulator files, with torch's usual initialisation."""
+def _parameters(
+    fields: Sequence[Field], hidden: int, shares: NDArray[np.float64], generator: Any
+) -> dict[str, Tensor]:
+    """The tensors of simulator files, with torch's usual initialisation, but for the last biases.
+
+    These are the logarithms of the logged shares (W,), where the likelihood of independent fields
+    is best: from 0, Adam would not come down to those of rare categories in these few steps.
+    """
     torch = torch_for("fit_autoregressive")
     starts, device = tables.offsets(fields), generator.device
-    parameters = {"customers.0.bias": torch.zeros(fields[0].size, device=device)}
+    logs = torch.from_numpy(np.log(shares).astype(np.float32)).to(device)
+    parameters = {"customers.0.bias": logs[: fields[0].size].clone()}
     for number in range(1, len(fields)):
         layers = ((0, int(starts[number]), hidden), (2, hidden, fields[number].size))
         for layer, inputs, outputs in layers:
@@ -86,6 +93,7 @@ def _parameters(fields: Sequence[Field], hidden: int, generator: Any) -> dict[st
             for kind, shape in (("weight", (outputs, inputs)), ("bias", (outputs,))):
                 one = torch.empty(shape, device=device).uniform_(-bound, bound, generator=generator)
                 parameters[f"customers.{number}.{layer}.{kind}"] = one
+        parameters[f"customers.{number}.2.bias"] = logs[starts[number] : starts[number + 1]].clone()
     return {name: one.requires_grad_(True) for name, one in parameters.items()}
 
 
@@ -140,7 +148,8 @@ class _Trainer:
         self.kept = order[held:]
         self.held = self._batch(order[:held])
         self.random = torch.Generator(device).manual_seed(hashed)
-        self.parameters = _parameters(fields, config.hidden, self.random)
+        shares = tables.smoothed(table, fields)
+        self.parameters = _parameters(fields, config.hidden, shares, self.random)
         self.adam = torch.optim.AdamW(
             self.parameters.values(), config.rate, weight_decay=config.decay
         )

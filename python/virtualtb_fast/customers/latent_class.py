@@ -101,7 +101,7 @@ def fit_latent_class(
     random = np.random.default_rng(tables.hashed_seed(seed, "latent-class"))
     order = random.permutation(len(table))
     some = np.ascontiguousarray(table[np.sort(order[: config.rows])])
-    prior = config.prior * _smoothed(table, fields)
+    prior = config.prior * tables.smoothed(table, fields)
     trials: dict[str, float] = {}
     if run.resumed is None:
         components = config.components
@@ -135,12 +135,6 @@ def fit_latent_class(
     return mixture(fields, model.shares, model.columns, run.report(**more))
 
 
-def _smoothed(table: NDArray[np.uint8], fields: Sequence[Field]) -> NDArray[np.float64]:
-    """Shares of all categories, half a customer added to each: none is impossible."""
-    sizes = np.repeat([field.size for field in fields], [field.size for field in fields])
-    return (tables.marginals(table, fields) * len(table) + 0.5) / (len(table) + 0.5 * sizes)
-
-
 def _trials(
     table: NDArray[np.uint8],
     fields: Sequence[Field],
@@ -151,7 +145,7 @@ def _trials(
     held, kept = np.split(table, [len(table) // 5])
     if len(held) < 2:
         return {"1": 0.0}
-    rows, prior = tables.one_hot(kept, fields), config.prior * _smoothed(kept, fields)
+    rows, prior = tables.one_hot(kept, fields), config.prior * tables.smoothed(kept, fields)
     found: dict[str, float] = {}
     worse = 0
     for components in config.choices:
