@@ -33,6 +33,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from virtualtb_fast.cli import common
+from virtualtb_fast.errors import OutputError
 from virtualtb_fast.fit import CUSTOMERS, RESPONSES, fit
 from virtualtb_fast.simulator import Simulator
 
@@ -123,6 +124,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Learns, and says what came of it."""
+    for path in (options.out, options.engine):
+        if path is not None and os.path.exists(path) and not options.overwrite:
+            raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
     bar = FitProgress(quiet=options.json)
     try:
         with bar:
