@@ -1,10 +1,12 @@
 """README's snippets run, and its tables are those of the committed results."""
 
+import contextlib
 import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,10 +38,13 @@ def test_tables_are_up_to_date() -> None:
 
 
 def resolve(name: str) -> object:
-    """What a dotted name stands for."""
+    """What a dotted name stands for; modules need not be imported before."""
     first, *rest = name.split(".")
     value: object = importlib.import_module(first)
     for part in rest:
+        if isinstance(value, ModuleType) and not hasattr(value, part):
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"{value.__name__}.{part}")
         value = getattr(value, part)
     return value
 
