@@ -33,19 +33,7 @@ _SHOWN_QUERIES = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions of ``catalog`` and their options."""
-    parser.usage = "%(prog)s ACTION ..."
-    actions = parser.add_subparsers(
-        dest="action", required=True, metavar="ACTION", help=argparse.SUPPRESS, prog=parser.prog
-    )
-
-    def action(name: str, text: str) -> argparse.ArgumentParser:
-        return actions.add_parser(
-            name,
-            description=text,
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-        )
-
+    action = common.add_actions(parser, "action")
     _add_build(action("build", _BUILD))
     _add_info(action("info", "Say what a catalogue holds. Opening takes milliseconds."))
     _add_search(action("search", _SEARCH))

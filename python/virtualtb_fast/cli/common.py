@@ -218,3 +218,25 @@ class Stages:
     ) -> None:
         if self._shown is not None:
             self._shown.stop()
+
+
+def add_actions(
+    parser: argparse.ArgumentParser, name: str
+) -> Callable[[str, str], argparse.ArgumentParser]:
+    """Gives a command actions of its own, told apart by the option ``name``.
+
+    Returns:
+        A function of an action's name and description that adds it.
+    """
+    what = name.upper()
+    parser.usage = f"%(prog)s {what} ..."
+    actions = parser.add_subparsers(
+        dest=name, required=True, metavar=what, help=argparse.SUPPRESS, prog=parser.prog
+    )
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name, description=text, formatter_class=parser.formatter_class, allow_abbrev=False
+        )
+
+    return action

@@ -30,19 +30,7 @@ _FIELDS = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions of ``logs`` and their options."""
-    parser.usage = "%(prog)s ACTION ..."
-    actions = parser.add_subparsers(
-        dest="action", required=True, metavar="ACTION", help=argparse.SUPPRESS, prog=parser.prog
-    )
-
-    def action(name: str, text: str) -> argparse.ArgumentParser:
-        return actions.add_parser(
-            name,
-            description=text,
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-        )
-
+    action = common.add_actions(parser, "action")
     _add_check(action("check", _CHECK))
     _add_schema(action("schema", _SCHEMA))
 

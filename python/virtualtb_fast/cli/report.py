@@ -45,16 +45,7 @@ same command does the rest. OUT gets NAME.json, NAME.md and NAME.png."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The reports and their options."""
-    parser.usage = "%(prog)s REPORT ..."
-    reports = parser.add_subparsers(
-        dest="report", required=True, metavar="REPORT", help=argparse.SUPPRESS, prog=parser.prog
-    )
-
-    def report(name: str, text: str) -> argparse.ArgumentParser:
-        return reports.add_parser(
-            name, description=text, formatter_class=parser.formatter_class, allow_abbrev=False
-        )
-
+    report = common.add_actions(parser, "report")
     _add_fidelity(report("fidelity", _FIDELITY))
     for name, text in _TABLES.items():
         _add_table(report(name, text + _CELLS), name)

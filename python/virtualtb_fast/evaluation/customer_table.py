@@ -34,6 +34,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._training import write_atomically
 from virtualtb_fast.customers import FITS, CustomerSampler
 from virtualtb_fast.customers.sampler import mixture_log_density
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
@@ -197,13 +198,13 @@ def _with_ratios(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    beside = path.with_name(f"{path.name}.new")
+    text = json.dumps(value, indent=1, allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(value, indent=1, allow_nan=False))
-        beside.replace(path)
     except OSError as error:
-        raise OutputError(error.errno, error.strerror, str(path)) from error
+        raise OutputError(error.errno, error.strerror, str(path.parent)) from error
+    with write_atomically(path) as file:
+        file.write(text.encode())
 
 
 def main() -> None:
