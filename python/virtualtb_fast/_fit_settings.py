@@ -89,13 +89,15 @@ class Settings:
 
     def response_configs(self, log: Prepared) -> tuple[Any, Any]:
         """Settings of cloning and of MAIL, for this log; MAIL gets what it starts from as such."""
-        from virtualtb_fast.imitation.cloning import CloningConfig
+        from virtualtb_fast.imitation.cloning import CLICKS, CloningConfig
         from virtualtb_fast.imitation.linear import LINEAR
         from virtualtb_fast.imitation.mail import MailConfig
 
         given = self.responses_config
         mail = MailConfig.paper() if self.responses == "mail-paper" else MailConfig()
-        cloning = LINEAR if self.responses == "linear" else CloningConfig()
+        cloning = CLICKS if log.heads == "clicks" else CloningConfig()
+        if self.responses == "linear":
+            cloning = LINEAR
         if isinstance(given, MailConfig):
             mail, cloning = given, given.cloning
         elif isinstance(given, CloningConfig):

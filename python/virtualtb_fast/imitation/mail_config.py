@@ -1,0 +1,76 @@
+"""Settings of MAIL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from virtualtb_fast.imitation.cloning import CloningConfig
+from virtualtb_fast.imitation.judge import Reward
+from virtualtb_fast.rl import trpo
+
+__all__ = ["MailConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class MailConfig:
+    """Settings of MAIL; `paper` is the preset of the paper's reward."""
+
+    cloning: CloningConfig = field(default_factory=CloningConfig)
+    """Networks, and the start by cloning."""
+    init: Literal["bc", "random"] = "bc"
+    """Where the policies start: behaviour cloning, or random weights and the log's shares."""
+    reward: Reward = "logit"
+    """Reward of a page from the discriminator's D."""
+    absorbing: bool = True
+    """Whether sessions are padded with an absorbing state."""
+    clip: float = 5.0
+    """Bound of a logit reward."""
+    sessions: int = 2_000
+    """J: sessions simulated an iteration, and logged ones beside them."""
+    iterations: int = 300
+    """Most iterations."""
+    gamma: float = 0.95
+    """Discount."""
+    lam: float = 0.95
+    """Lambda of the advantages."""
+    step: trpo.TrpoConfig = field(default_factory=lambda: trpo.TrpoConfig(delta=0.01))
+    """The joint policy's step."""
+    step_margin: float = 0.024
+    """Accuracy above 0.5 on unseen pages from which on the policies take steps: three standard
+    errors if the pages of a session count as one."""
+    fisher_share: float = 0.2
+    """Share of rows that the Fisher matrix is estimated from."""
+    value_hidden: tuple[int, ...] = (64, 64)
+    """Hidden layers of the value network."""
+    value_epochs: int = 4
+    """Passes of the value network an iteration."""
+    value_rate: float = 1e-3
+    """Adam's rate for it."""
+    judge_hidden: tuple[int, ...] = (128, 64)
+    """Hidden layers of the discriminator."""
+    judge_epochs: int = 3
+    """Passes of the discriminator an iteration."""
+    judge_batch: int = 1_024
+    """Pages of each side in its minibatch."""
+    judge_rate: float = 3e-4
+    """Adam's rate for it; it falls linearly to a tenth."""
+    penalty: float = 1.0
+    """Weight of the squared gradient at logged pages (R1; Mescheder et al., ICML 2018)."""
+    stop_accuracy: float = 0.55
+    """Stops when the discriminator's accuracy on fresh pages stays at or below this ..."""
+    stop_after: int = 20
+    """... for so many iterations."""
+    look_every: int = 5
+    """Iterations between looks at held-out pages; 0: the last iteration's policies are the
+    result."""
+    patience: int = 12
+    """Looks without a better likelihood, the policies having moved since, before it stops."""
+    num_threads: int | None = None
+    """Of the simulation; results do not depend on it."""
+
+    @classmethod
+    def paper(cls, **other: Any) -> MailConfig:
+        """The paper's form: reward -log(1 - D), no padding, random weights, the last iteration."""
+        preset = {"reward": "minus_log_one_minus_d", "absorbing": False, "init": "random"}
+        return cls(**{**preset, "look_every": 0, **other})
