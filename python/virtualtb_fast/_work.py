@@ -55,7 +55,7 @@ class WorkFolder:
             os.close(self._lock)
             process = f" (process {holder})" if holder else ""
             raise OutputError(
-                f"{self._out}: expected no other fit at work on it, got one{process}"
+                f"{self._out}: expected no other run at work on it, got one{process}"
             ) from None
         except OSError as error:
             raise OutputError(error.errno, error.strerror, str(self.path)) from error

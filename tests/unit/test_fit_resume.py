@@ -159,11 +159,11 @@ def test_two_fits_of_one_output_are_refused(
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            message = rf"expected no other fit at work on it, got one \(process {holder.pid}\)"
+            message = rf"expected no other run at work on it, got one \(process {holder.pid}\)"
             with pytest.raises(vtb.OutputError, match=message):
                 vtb.fit(log, out=out, **SETTINGS)
             assert cli.main(["fit", log, "--out", str(out)]) == 2
-            assert "no other fit at work" in capsys.readouterr().err
+            assert "no other run at work" in capsys.readouterr().err
         finally:
             holder.kill()
     # The lock goes with the process, however it ended.

@@ -168,6 +168,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _fidelity(options: argparse.Namespace) -> int:
+    from virtualtb_fast._work import WorkFolder
     from virtualtb_fast.evaluation import figures
     from virtualtb_fast.evaluation.fidelity import fidelity
     from virtualtb_fast.evaluation.report import require_folder, write_report
@@ -178,7 +179,9 @@ def _fidelity(options: argparse.Namespace) -> int:
     figures.needs_matplotlib()
     folder = require_folder(options.out, overwrite=options.overwrite)
     store = None if options.store_seed is None else GroundTruthStore(options.store_seed)
-    with common.Stages(quiet=options.json) as progress:
+    with WorkFolder(folder / "fidelity") as work, common.Stages(quiet=options.json) as progress:
+        # What a killed report left.
+        work.clear()
         found = fidelity(
             options.real,
             options.simulator,
@@ -190,9 +193,10 @@ def _fidelity(options: argparse.Namespace) -> int:
             sessions=options.sessions,
             seed=options.seed,
             num_threads=options.threads,
-            work=folder,
+            work=work.path,
             progress=progress,
         )
+        work.clear()
         written = write_report(found, folder, overwrite=options.overwrite, progress=progress)
     if options.json:
         common.print_json(
