@@ -51,7 +51,7 @@ def fit(
     *,
     out: str | os.PathLike[str] | None = None,
     customers: str = "gan-sd",
-    responses: str = "mail",
+    responses: str = "bc+mail",
     leave: Literal["hazard", "once"] = "hazard",
     schema: Any = None,
     seed: int = 0,

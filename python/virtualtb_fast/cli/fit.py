@@ -78,9 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     learn.add_argument(
         "--responses",
         choices=RESPONSES,
-        default="mail",
+        default="bc+mail",
         metavar="NAME",
-        help="see above (default: mail)",
+        help="see above (default: bc+mail)",
     )
     learn.add_argument(
         "--leave",

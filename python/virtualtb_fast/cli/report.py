@@ -134,7 +134,7 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
             "--customers", choices=CUSTOMERS, default="gan-sd", metavar="NAME", help="as in fit"
         )
         parser.add_argument(
-            "--responses", choices=RESPONSES, default="mail", metavar="NAME", help="as in fit"
+            "--responses", choices=RESPONSES, default="bc+mail", metavar="NAME", help="as in fit"
         )
         parser.add_argument(
             "--sessions",

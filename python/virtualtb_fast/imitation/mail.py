@@ -22,13 +22,15 @@ Where this departs from the paper, and why:
   absorbing rows weigh as much as pages do together.
 - **The value network sees (x, n)**, not the action: the action is part of what the joint policy
   does, and a baseline that knows it would cancel the engine's share of the advantage.
-- **No step without evidence.** TRPO normalises what it follows, so a discriminator that knows
-  nothing would send the policies on a random walk of full steps. They stay where they are while
-  its accuracy on pages that it has not seen is within ``step_margin`` of a coin's.
+- **A step is no longer than the evidence.** TRPO normalises what it follows, so a discriminator
+  that knows nothing would send the policies on a random walk of full steps. The trust region is at
+  most the divergence that its accuracy on pages it has not seen gives away (Pinsker's bound), and
+  rewards come from an average of its weights.
 - **The result is the iteration that held-out answers are likeliest under**, looked at every few
   iterations: adversarial steps have no loss that falls, and where the engine's networks cannot say
   how the shop chose (several policies in one log), ending sessions early hides that from the
-  discriminator and makes customers worse with every step.
+  discriminator and makes customers worse with every step. What is looked at, and returned, is an
+  average over the last iterations.
 - **Both policies start from behaviour cloning** unless ``init="random"``; the paper is silent.
 """
 

@@ -26,20 +26,22 @@ class MailConfig:
     """Whether sessions are padded with an absorbing state."""
     clip: float = 5.0
     """Bound of a logit reward."""
-    sessions: int = 2_000
+    sessions: int = 10_000
     """J: sessions simulated an iteration, and logged ones beside them."""
-    iterations: int = 300
+    iterations: int = 100
     """Most iterations."""
     gamma: float = 0.95
     """Discount."""
     lam: float = 0.95
     """Lambda of the advantages."""
     step: trpo.TrpoConfig = field(default_factory=lambda: trpo.TrpoConfig(delta=0.01))
-    """The joint policy's step."""
-    step_margin: float = 0.024
-    """Accuracy above 0.5 on unseen pages from which on the policies take steps: three standard
-    errors if the pages of a session count as one."""
-    fisher_share: float = 0.2
+    """The joint policy's longest step."""
+    average: float = 0.8
+    """Decay, an iteration, of the average of the policies that is looked at and returned: policy
+    and discriminator chase each other around where they would meet."""
+    step_margin: float = 0.0
+    """Taken off the discriminator's accuracy on unseen pages before it limits a step."""
+    fisher_share: float = 0.1
     """Share of rows that the Fisher matrix is estimated from."""
     value_hidden: tuple[int, ...] = (64, 64)
     """Hidden layers of the value network."""
@@ -51,20 +53,24 @@ class MailConfig:
     """Hidden layers of the discriminator."""
     judge_epochs: int = 3
     """Passes of the discriminator an iteration."""
-    judge_batch: int = 1_024
+    judge_batch: int = 4_096
     """Pages of each side in its minibatch."""
-    judge_rate: float = 3e-4
+    judge_rate: float = 1e-3
     """Adam's rate for it; it falls linearly to a tenth."""
-    penalty: float = 1.0
+    judge_decay: float = 0.1
+    """Its weight decay, decoupled."""
+    judge_average: float = 0.97
+    """Decay of the average of its weights that rewards are from."""
+    penalty: float = 0.0
     """Weight of the squared gradient at logged pages (R1; Mescheder et al., ICML 2018)."""
-    stop_accuracy: float = 0.55
+    stop_accuracy: float = 0.5
     """Stops when the discriminator's accuracy on fresh pages stays at or below this ..."""
     stop_after: int = 20
     """... for so many iterations."""
     look_every: int = 5
     """Iterations between looks at held-out pages; 0: the last iteration's policies are the
     result."""
-    patience: int = 12
+    patience: int = 4
     """Looks without a better likelihood, the policies having moved since, before it stops."""
     num_threads: int | None = None
     """Of the simulation; results do not depend on it."""

@@ -65,16 +65,22 @@ class Mail:
             (pages.schema.customer_width + 1, *config.value_hidden, 1),
             generator=stream(seed, "value"),
         )
-        self.judge_adam = torch.optim.Adam(
-            self.judge.parameters(), config.judge_rate, betas=(0.5, 0.99)
+        # Rewards come from averaged weights: what a discriminator of such weak differences learned
+        # last is mostly noise, which the policies would follow.
+        self.averaged = Judge(network, config.judge_hidden, seed)
+        self.judge_adam = torch.optim.AdamW(
+            self.judge.parameters(),
+            config.judge_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.judge_decay,
         )
         self.value_adam = torch.optim.Adam(self.value.parameters(), config.value_rate)
         self.held = pages.held_out(config.cloning.fit.held_out, seed)
         self.centre, self.iteration, self.calm = 0.0, 0, 0
         self.moved = 0
         self.norms: tuple[float, float] = (math.nan, math.nan)
-        self.lowest, self.idle, self.best = math.inf, 0, self._policies()
-        self.best_iteration, self.moved_before = 0, 0
+        self.mean = self.best = self._policies()
+        self.lowest, self.idle, self.best_iteration, self.moved_before = math.inf, 0, 0, 0
 
     def learn(self, simulated: Pages) -> dict[str, float]:
         """Steps 2 to 4 of an iteration, given the sessions of step 1."""
@@ -82,32 +88,49 @@ class Mail:
         accuracy = self._accuracy(simulated)
         judged = self._learn_judge(simulated)
         reward, terminated = self._rewards(batch)
-        figures = self._improve(batch, reward, terminated, accuracy > 0.5 + config.step_margin)
+        # Pinsker: pages whose divergence is d are told apart with an accuracy of at most
+        # (1 + sqrt(d / 2)) / 2.
+        shown = 2.0 * max(0.0, 2.0 * (accuracy - config.step_margin) - 1.0) ** 2
+        figures = self._improve(batch, reward, terminated, min(config.step.delta, shown))
         self.calm = self.calm + 1 if accuracy <= config.stop_accuracy else 0
         self.iteration += 1
+        self._average()
         length = len(simulated) / simulated.sessions
         return {"accuracy": accuracy, "judge_loss": judged, "length": length, **figures}
 
     def look(self) -> float:
-        """The customers' mean negative log-likelihood of held-out answers, nat a page.
+        """The averaged customers' negative log-likelihood of held-out answers, mean, nat a page.
 
-        Where it is the lowest so far, the policies are kept as the best.
+        Where it is the lowest so far, the averaged policies are kept as the best.
         """
         sessions = np.flatnonzero(self.held)
         chosen = sessions[:: -(-len(sessions) // _LOOKED_AT)]
+        now = self._policies()
+        self._take(self.mean)
         with torch.no_grad():
             found = float(self.response.network.nll(self.pages, self.pages.rows_of(chosen)))
+        self._take(now)
         self.idle += self.moved > self.moved_before
         self.moved_before = self.moved
         if found < self.lowest:
-            self.lowest, self.idle, self.best = found, 0, self._policies()
+            self.lowest, self.idle, self.best = found, 0, self.mean
             self.best_iteration = self.iteration
         return found
 
     def take_best(self) -> None:
         """Goes back to the policies of the best look."""
-        self.response.network.load_state_dict(unpack(self.best, "response."))
-        self.engine.load_state_dict(unpack(self.best, "engine."))
+        self._take(self.best)
+
+    def _take(self, policies: State) -> None:
+        self.response.network.load_state_dict(unpack(policies, "response."))
+        self.engine.load_state_dict(unpack(policies, "engine."))
+
+    def _average(self) -> None:
+        decay = self.config.average
+        self.mean = {
+            name: decay * self.mean[name] + (1 - decay) * now
+            for name, now in self._policies().items()
+        }
 
     def _policies(self) -> State:
         return {
@@ -146,8 +169,8 @@ class Mail:
         """Of the discriminator so far on pages that it has not seen, sides weighted alike."""
         rows = self.pages.rows_of(self._some(held=True))
         with torch.no_grad():
-            real = self.judge(self._inputs(self.pages, rows)) > 0
-            fake = self.judge(self._inputs(simulated, np.arange(len(simulated)))) <= 0
+            real = self.averaged(self._inputs(self.pages, rows)) > 0
+            fake = self.averaged(self._inputs(simulated, np.arange(len(simulated)))) <= 0
         return 0.5 * float(real.float().mean() + fake.float().mean())
 
     def _learn_judge(self, simulated: Pages) -> float:
@@ -173,12 +196,16 @@ class Mail:
                 self.judge_adam.zero_grad()
                 torch.autograd.backward(loss)
                 self.judge_adam.step()
+                with torch.no_grad():
+                    pairs = zip(self.averaged.parameters(), self.judge.parameters(), strict=True)
+                    for mean, now in pairs:
+                        mean.lerp_(now, 1.0 - config.judge_average)
                 total, steps = total + float(loss.detach()), steps + 1
         return total / steps
 
     def _rewards(self, batch: _Batch) -> tuple[Tensor, Tensor]:
         """Rewards of rows, what comes after their sessions included, and where nothing does."""
-        config, judge = self.config, self.judge
+        config, judge = self.config, self.averaged
         with torch.no_grad():
             given = batch.customer, batch.action, batch.page, batch.answer
             reward = rewards_of(judge(judge.pages(*given)), config.reward)
@@ -210,7 +237,7 @@ class Mail:
         return Joint((engine, answer))
 
     def _improve(
-        self, batch: _Batch, reward: Tensor, terminated: Tensor, move: bool
+        self, batch: _Batch, reward: Tensor, terminated: Tensor, delta: float
     ) -> dict[str, float]:
         config, truncated = self.config, batch.last & ~terminated
         with torch.no_grad():
@@ -231,13 +258,13 @@ class Mail:
         some = _take(batch, torch.randperm(len(reward), generator=rng)[:many])
         parameters = [*self.engine.parameters(), *self.response.network.parameters()]
         step = trpo.StepReport(False, 0.0, 0.0, 0, 0.0)
-        if move:
+        if delta > 0.0:
             step = trpo.step(
                 lambda: self.joint(batch),
                 parameters,
                 sample,
                 advantage,
-                config.step,
+                replace(config.step, delta=delta),
                 fisher_policy=lambda: self.joint(some),
             )
         self.moved += step.accepted
@@ -274,8 +301,10 @@ class Mail:
         """All that the next iteration depends on."""
         return {
             **self._policies(),
+            **{f"mean.{name}": value for name, value in self.mean.items()},
             **{f"best.{name}": value for name, value in self.best.items()},
             **pack(self.judge.state_dict(), "judge."),
+            **pack(self.averaged.state_dict(), "averaged."),
             **pack(self.value.state_dict(), "value."),
             **pack_adam(self.judge_adam, "judge_adam."),
             **pack_adam(self.value_adam, "value_adam."),
@@ -285,17 +314,20 @@ class Mail:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes a `state` up."""
-        self.response.network.load_state_dict(unpack(state, "response."))
-        self.engine.load_state_dict(unpack(state, "engine."))
+        self._take({**state})
         self.judge.load_state_dict(unpack(state, "judge."))
+        self.averaged.load_state_dict(unpack(state, "averaged."))
         self.value.load_state_dict(unpack(state, "value."))
         load_adam(self.judge_adam, state, "judge_adam.")
         load_adam(self.value_adam, state, "value_adam.")
-        self.best = {
-            name.removeprefix("best."): value
-            for name, value in state.items()
-            if name.startswith("best.")
-        }
+        self.mean, self.best = (
+            {
+                name.removeprefix(prefix): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+            for prefix in ("mean.", "best.")
+        )
         for name, number in zip(_NUMBERS, state["numbers"], strict=True):
             setattr(self, name, int(number))
         self.centre, self.lowest, *norms = (float(number) for number in state["centre"])
