@@ -26,7 +26,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gymnasium
 import numpy as np
@@ -73,7 +73,7 @@ class TrainConfig:
     fifth of the iterations; None: never."""
     lanes: int = 1_024
     """Customers side by side."""
-    steps: int = 8
+    steps: int = 4
     """Pages that each of them sees in an iteration."""
     hidden: tuple[int, ...] = (64, 64)
     """Hidden layers of the policy, and of the value network."""
@@ -83,7 +83,7 @@ class TrainConfig:
     """Discount."""
     lam: float = 0.95
     """Lambda of the advantages."""
-    step: trpo.TrpoConfig = field(default_factory=lambda: trpo.TrpoConfig(delta=0.03))
+    step: trpo.TrpoConfig = field(default_factory=lambda: trpo.TrpoConfig(delta=0.1))
     """The policy's step."""
     fisher_share: float = 0.25
     """Share of rows that the Fisher matrix is estimated from."""
@@ -156,16 +156,16 @@ class _Lanes:
         self.low, self.high = place.schema.action_range
         self.width = place.schema.observation_width
         self.steps = config.steps
-        made: Any = gymnasium.make_vec(
-            "virtualtb_fast:GroundTruthStore-v0" if store else "virtualtb_fast:VirtualTB-v1",
+        name = "GroundTruthStore-v0" if store else "VirtualTB-v1"
+        options: dict[str, Any] = {"store" if store else "simulator": place, "anc": anc}
+        options["reward"] = config.reward or ("buy" if store else "expected")
+        self.envs: Any = gymnasium.make_vec(
+            f"virtualtb_fast:{name}",
             num_envs=config.lanes,
             num_threads=config.num_threads,
             autoreset_mode="SameStep",
-            reward=config.reward or ("buy" if store else "expected"),
-            anc=anc,
-            **{"store" if store else "simulator": place},
-        )
-        self.envs = made.unwrapped
+            **options,
+        ).unwrapped
         first = torch.randint(1 << 62, (), generator=stream(seed, "sessions"))
         self.envs.reset(seed=int(first))
 
@@ -296,7 +296,8 @@ class _Training:
             self.last_norm = float((mean.mean * self.policy.unit).norm(dim=1).mean())
         total, steps = 0.0, 0
         for _ in range(config.value_epochs):
-            for rows in torch.randperm(len(goal), generator=rng).split(config.value_batch):
+            order = torch.randperm(len(goal), generator=rng)
+            for rows in torch.split(order, config.value_batch):
                 loss = (self._values(batch.seen[rows]) - goal[rows]).square().mean()
                 self.adam.zero_grad()
                 torch.autograd.backward(loss)
@@ -370,7 +371,7 @@ def train(
             ``state`` is that of the last good iteration.
         InvalidArgumentError: settings that do not fit the place; rewards below 0.
     """
-    if not isinstance(place, Simulator | GroundTruthStore):
+    if not isinstance(cast(object, place), Simulator | GroundTruthStore):
         expected = "a Simulator or a GroundTruthStore"
         raise InvalidArgumentError(f"place: expected {expected}, got {type(place).__name__}")
     began, cpu = time.perf_counter(), time.process_time()
@@ -407,10 +408,10 @@ def train(
         "cpu_seconds": time.process_time() - cpu,
     }
     about = {"of": "trpo", "place": place.digest, "seed": int(seed), "anc": training.anc}
-    policies = [
+    mean, sampled = (
         Policy.from_tensors(
-            **training.policy.export(sampled=sampled), schema=place.schema, provenance=about
+            **training.policy.export(sampled=drawn), schema=place.schema, provenance=about
         )
-        for sampled in (False, True)
-    ]
-    return Trained(*policies, report)
+        for drawn in (False, True)
+    )
+    return Trained(mean, sampled, report)
