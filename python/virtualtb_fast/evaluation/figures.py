@@ -316,7 +316,7 @@ def drift(found: Found) -> Any:
     methods = [name for name in rows if name not in guards]
     inks = dict(zip(methods, (COLORS["simulator"], *_MORE), strict=False))
     figure = _figure(8.4, 3.8)
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, 2)
     for axes, (side, title) in zip(
         panels, (("simulator", "In each day's simulator"), ("truth", "In the true store")),
         strict=True,

@@ -315,7 +315,8 @@ class _Training:
     def levelled(self) -> bool:
         """Whether the raw reward has stopped growing: tenths of the run, two tenths apart."""
         done, config = self.iteration, self.config
-        if config.plateau is None or done < config.least:
+        # Fewer than three iterations have no tenths that lie apart.
+        if config.plateau is None or done < max(config.least, 3):
             return False
         r2p, tenth = self.history[:, _FIGURES.index("r2p")], max(1, done // 10)
         now, before = r2p[-tenth:].mean(), r2p[-3 * tenth : -2 * tenth].mean()
