@@ -17,6 +17,7 @@ from virtualtb_fast.imitation.data import Pages
 from virtualtb_fast.imitation.linear import fit_linear
 from virtualtb_fast.imitation.simulate import logged_customers, simulator_of
 from virtualtb_fast.policies import trpo as trainer
+from virtualtb_fast.policies.play import Lanes
 from virtualtb_fast.policies.trpo import TrainConfig, train
 from virtualtb_fast.rl import returns
 from virtualtb_fast.rl.trpo import TrpoConfig
@@ -178,7 +179,7 @@ def test_bad_input_is_refused(simulator: Any, store: Any) -> None:
 
 
 def test_rewards_below_zero_are_refused(simulator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    lanes = trainer._Lanes(simulator, TINY, None, 0)
+    lanes = Lanes(simulator, lanes=8, steps=3, reward=None, anc=None, seed=0, num_threads=1)
     policy = trainer._Training(simulator, LOGGED_MU, TINY, 0).policy
     step = lanes.envs.step
 
@@ -194,7 +195,7 @@ def test_rewards_below_zero_are_refused(simulator: Any, monkeypatch: pytest.Monk
 def test_a_training_that_diverges_says_so_and_keeps_what_was_good(
     simulator: Any, keeper: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, played = keeper(), trainer._Lanes.play
+    kept, played = keeper(), Lanes.play
     asked: list[int] = []
 
     def broken(self: Any, *words: Any) -> Any:
@@ -203,7 +204,7 @@ def test_a_training_that_diverges_says_so_and_keeps_what_was_good(
         return replace(batch, reward=batch.reward * float("nan")) if len(asked) == 4 else batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Lanes, "play", broken)
+        patch.setattr(Lanes, "play", broken)
         with pytest.raises(TrainingDivergedError, match="reward: expected finite") as caught:
             train(simulator, mu=LOGGED_MU, seed=SEED, config=TINY, checkpoint=kept)
     assert caught.value.step == 4

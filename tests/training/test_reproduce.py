@@ -71,9 +71,10 @@ def test_table2_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert abs(rows["logger"][f"truth_{day}"]) < 6
     # What three iterations teach is nothing, whoever teaches it.
     assert abs(rows["blind"]["truth_0"] - rows["zero"]["truth_0"]) < 6
-    (note,) = found["notes"]
+    note, plateau = found["notes"]
+    assert plateau == "0 of 2 policies were trained to a plateau."
     fits = [fit["fits"]["bc+mail"]["report"]["steps"] for fit in found["fits"]]
-    assert f"moved in {sum(steps > 0 for steps in fits)} of 4 fits" in note
+    assert f"took steps in {sum(steps > 0 for steps in fits)} of 4 fits" in note
     table = (tmp_path / "table2.md").read_text()
     assert note in table
     assert f"{rows['bc']['truth_30']:.2f}" in table
@@ -121,7 +122,7 @@ def test_methods_with_the_same_simulators_share_a_row(tmp_path: Path) -> None:
     assert rows[0, "bc+mail"] is rows[0, "bc"]
     reports = {"bc+mail": {"report": {"steps": 0}}}
     (note,) = drift._notes([{"fits": reports}] * 4, ["bc", "bc+mail"])
-    assert note.endswith("without a step its simulators, and so its row, are those of bc.")
+    assert note.endswith("without one its simulators, and so its row, are those of bc.")
 
 
 def test_processes_change_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reports: how far to trust a simulator; the published table and figures again.
+"""Reports: how far to trust a simulator; the published tables and figures again.
 
 reports:
   fidelity      a simulator beside the log that it stands for: one HTML page

@@ -332,7 +332,7 @@ def drift(found: Found) -> Any:
                 color = COLORS["real" if name == "logger" else "guard"]
                 style = ":" if name == "blind" else (0, (5, 3))
                 axes.errorbar(at, means, widths, color=color, linewidth=1.4, linestyle=style,
-                              elinewidth=1, label=_GUARDS[name])  # fmt: skip
+                              elinewidth=1, label=_called(name))  # fmt: skip
         axes.set_xticks(range(len(days)), [f"day {day}" for day in days])
         axes.set_title(title, loc="left", color=INK, fontsize=10)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}%" if value else "0%")
@@ -343,12 +343,6 @@ def drift(found: Found) -> Any:
                   fontsize=9, labelcolor=INK)  # fmt: skip
     return figure
 
-
-_GUARDS: Final = {
-    "zero": "zero action",
-    "logger": "random engine",
-    "blind": "trained blind (guard)",
-}
 
 FIGURES: Final[Mapping[str, Callable[[Found], Any]]] = {
     "positions": positions,
@@ -394,6 +388,8 @@ def _called(name: str) -> str:
         "independent": "independent (guard)",
         "forgetful": "all pages alike (guard)",
         "blind": "feature-blind (guard)",
+        "zero": "zero action",
+        "logger": "random engine",
         "bc": "BC",
         "mail": "MAIL",
         "bc+mail": "BC + MAIL",

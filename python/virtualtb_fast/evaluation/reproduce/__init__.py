@@ -1,4 +1,4 @@
-"""The published table and figures again, in ground-truth stores, where every answer is known.
+"""The published tables and figures again, in ground-truth stores, where every answer is known.
 
 | function | what |
 |---|---|

@@ -186,6 +186,9 @@ def table2(
     }
     found: dict[str, Any] = {"format": "virtualtb_fast.table2", **about(worlds, **settings)}
     found |= {"days": list(DAYS), "rows": rows, "notes": _notes(fits, methods)}
+    trained = [cells[world, name]["training"] for world in worlds for name in methods]
+    settled = sum(training["plateau"] for training in trained)
+    found["notes"].append(f"{settled} of {len(trained)} policies were trained to a plateau.")
     found |= {"fits": fits, "cells": [_short(name, cell) for (_, name), cell in cells.items()]}
     text = "R2P over the random engine's, %; policies of day 0's simulator\n"
     for side, title in (("simulator", "in each day's simulator"), ("truth", "in the true store")):
@@ -290,17 +293,17 @@ def _short(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(fits: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[str]:
+    """How often MAIL took a step, and what a row is if it never did."""
+    without = {
+        "mail": "its customers are the random ones that it began with",
+        "bc+mail": "its simulators, and so its row, are those of bc",
+    }
     notes = []
-    for name in methods:
-        reports = [fit["fits"][name]["report"] for fit in fits if name in fit["fits"]]
-        if name == "bc":
-            continue
-        moved = sum(report["steps"] > 0 for report in reports)
-        steps = sum(report["steps"] for report in reports)
-        note = f"{name}: policies moved in {moved} of {len(reports)} fits ({steps:,} steps)"
-        if name == "bc+mail" and moved == 0:
-            note += "; without a step its simulators, and so its row, are those of bc"
-        notes.append(f"{note}.")
+    for name in (name for name in methods if name in without):
+        steps = [fit["fits"][name]["report"]["steps"] for fit in fits if name in fit["fits"]]
+        moved = sum(many > 0 for many in steps)
+        note = f"{name}: took steps in {moved} of {len(steps)} fits ({sum(steps):,} in all)"
+        notes.append(f"{note}." if moved else f"{note}; without one {without[name]}.")
     return notes
 
 
