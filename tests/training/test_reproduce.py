@@ -120,9 +120,11 @@ def test_methods_with_the_same_simulators_share_a_row(tmp_path: Path) -> None:
     assert asked == ["policy-0-bc", "policy-0-mail", *(f"policy-0-{name}" for name in
                      ("zero", "logger", "blind"))]  # fmt: skip
     assert rows[0, "bc+mail"] is rows[0, "bc"]
-    reports = {"bc+mail": {"report": {"steps": 0}}}
-    (note,) = drift._notes([{"fits": reports}] * 4, ["bc", "bc+mail"])
-    assert note.endswith("without one its simulators, and so its row, are those of bc.")
+    report = {"steps": 3, "best_iteration": 0}
+    fits = [{"fits": {"bc+mail": {"report": report}}}] * 4
+    (note,) = drift._notes(fits, ["bc", "bc+mail"])
+    assert "steps in 4 of 4 fits (12 in all), of which 0 kept any" in note
+    assert note.endswith("kept any: its simulators, and so its row, are those of bc.")
 
 
 def test_processes_change_nothing(tmp_path: Path) -> None:

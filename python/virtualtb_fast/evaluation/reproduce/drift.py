@@ -293,17 +293,20 @@ def _short(name: str, cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(fits: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[str]:
-    """How often MAIL took a step, and what a row is if it never did."""
+    """How often MAIL took a step, and kept one; what a row is if it never did."""
     without = {
         "mail": "its customers are the random ones that it began with",
         "bc+mail": "its simulators, and so its row, are those of bc",
     }
     notes = []
     for name in (name for name in methods if name in without):
-        steps = [fit["fits"][name]["report"]["steps"] for fit in fits if name in fit["fits"]]
+        reports = [fit["fits"][name]["report"] for fit in fits if name in fit["fits"]]
+        steps = [report["steps"] for report in reports]
         moved = sum(many > 0 for many in steps)
+        kept = sum(report["steps"] > 0 < report["best_iteration"] for report in reports)
         note = f"{name}: took steps in {moved} of {len(steps)} fits ({sum(steps):,} in all)"
-        notes.append(f"{note}." if moved else f"{note}; without one {without[name]}.")
+        note += f", of which {kept} kept any"
+        notes.append(f"{note}." if kept else f"{note}: {without[name]}.")
     return notes
 
 
