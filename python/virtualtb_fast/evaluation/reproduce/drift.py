@@ -112,9 +112,7 @@ def policy_cell(
     if policy in ("trpo-anc", "blind"):
         from virtualtb_fast.policies.trpo import TrainConfig, train
 
-        config = TrainConfig()
-        for name in ("iterations", "least"):
-            config = fewer(config, name, effort)
+        config = fewer(TrainConfig(), "iterations", effort)
         place = simulators[0] if policy == "trpo-anc" else _blind(_pages(world, 0, sessions))
         trained = train(place, mu=mu, seed=_seed(world, _TRAIN), config=config)
         played, training = trained.policy, trained.report
