@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.cells import run_cells
 from virtualtb_fast.evaluation.reproduce import figure4, figure5, table2
 from virtualtb_fast.evaluation.reproduce.simulators import part_cell
@@ -96,6 +96,8 @@ def test_table2_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert again["rows"] == found["rows"]
     with pytest.raises(InvalidArgumentError, match="bc, mail"):
         table2(tmp_path, methods=["bc", "best"])
+    with pytest.raises(OutputError):
+        table2(tmp_path / "table2.md", **given)
 
 
 def test_methods_with_the_same_simulators_share_a_row(tmp_path: Path) -> None:

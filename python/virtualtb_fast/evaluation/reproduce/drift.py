@@ -52,6 +52,7 @@ def fit_cell(
     from virtualtb_fast.imitation.simulate import logged_customers, simulator_of
     from virtualtb_fast.policies.anc import usual_norm
 
+    Path(folder).mkdir(exist_ok=True)
     pages, seed = _pages(world, day, sessions), _seed(world, _FIT, day)
     source, base = logged_customers(pages), cloning.CloningConfig()
     copying = replace(
@@ -204,7 +205,6 @@ def _fits(
     """Simulators of all worlds and days: of cloning with what starts from it, and of MAIL."""
     groups = [[name for name in methods if name != "mail"], [n for n in methods if n == "mail"]]
     folder = out / "simulators"
-    folder.mkdir(parents=True, exist_ok=True)
     cells = [
         Cell(
             f"fit-{world}-{day}-{group[0]}",
