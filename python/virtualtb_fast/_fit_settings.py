@@ -82,9 +82,9 @@ class Settings:
 
         if self.customers.startswith("gan-sd"):
             preset = self.customers.removeprefix("gan-sd").removeprefix("-") or "default"
-            return _fewer(customers.PRESETS[preset], "steps", self.effort)
+            return fewer(customers.PRESETS[preset], "steps", self.effort)
         if self.customers == "ar":
-            return _fewer(customers.AutoregressiveConfig(), "steps", self.effort)
+            return fewer(customers.AutoregressiveConfig(), "steps", self.effort)
         return None
 
     def response_configs(self, log: Prepared) -> tuple[Any, Any]:
@@ -108,11 +108,11 @@ class Settings:
         cloning = dataclasses.replace(
             cloning,
             response=self._shape(cloning.response, log),
-            fit=_fewer(cloning.fit, "epochs", self.effort),
-            engine_fit=_fewer(cloning.engine_fit, "epochs", self.effort),
+            fit=fewer(cloning.fit, "epochs", self.effort),
+            engine_fit=fewer(cloning.engine_fit, "epochs", self.effort),
         )
         mail = dataclasses.replace(mail, cloning=cloning, init="random")
-        return cloning, _fewer(mail, "iterations", self.effort)
+        return cloning, fewer(mail, "iterations", self.effort)
 
     def _shape(self, response: Any, log: Prepared) -> Any:
         """The heads that this log's feedback needs."""
@@ -141,7 +141,8 @@ def _longest(log: Prepared, most: int | None = None) -> int:
     return longest if most is None else min(longest, most)
 
 
-def _fewer(config: Any, name: str, effort: float) -> Any:
+def fewer(config: Any, name: str, effort: float) -> Any:
+    """Settings whose number of steps of that name is multiplied by the effort."""
     return dataclasses.replace(config, **{name: max(1, round(getattr(config, name) * effort))})
 
 

@@ -14,17 +14,48 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from virtualtb_fast.errors import FileFormatError, OutputError, TrainingDivergedError
 
-__all__ = ["Checkpoint", "Progress", "require_finite", "write_atomically"]
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Checkpoint",
+    "Keeper",
+    "Progress",
+    "State",
+    "load_adam",
+    "pack",
+    "pack_adam",
+    "require_finite",
+    "unpack",
+    "write_atomically",
+]
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (stage, steps done, steps in all or 0 if not known, live figures by name)."""
 
+State: TypeAlias = "dict[str, NDArray[Any]]"
+"""All of a training's state as flat arrays: what a checkpoint holds."""
+
 _EVERY = 20.0
 """Seconds between two checkpoints, unless asked otherwise."""
+
+
+class Keeper(Protocol):
+    """Where a training keeps its state: `Checkpoint`, or alike."""
+
+    def load(self) -> Mapping[str, Any] | None:
+        """The state that was saved last."""
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replaces it."""
+
+    def due(self) -> bool:
+        """Whether it is time to."""
 
 
 class Checkpoint:
@@ -157,6 +188,42 @@ def require_finite(stage: str, step: int, **quantities: Any) -> None:
                 quantity=quantity,
                 step=step,
             )
+
+
+def pack(tensors: Mapping[str, torch.Tensor], prefix: str) -> State:
+    """Tensors as arrays of their own, under prefixed names."""
+    return {prefix + key: value.detach().numpy().copy() for key, value in tensors.items()}
+
+
+def unpack(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, torch.Tensor]:
+    """What `pack` packed."""
+    import numpy as np
+    import torch
+
+    return {
+        key.removeprefix(prefix): torch.from_numpy(np.array(value))
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+
+
+def pack_adam(optimizer: torch.optim.Optimizer, prefix: str) -> State:
+    """An Adam's moments and steps as arrays."""
+    state: State = {}
+    for index, moments in optimizer.state_dict()["state"].items():
+        state |= pack(moments, f"{prefix}{index}.")
+    return state
+
+
+def load_adam(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, NDArray[Any]], prefix: str
+) -> None:
+    """Gives an Adam what `pack_adam` packed."""
+    held = optimizer.state_dict()
+    for key, value in unpack(state, prefix).items():
+        index, name = key.split(".")
+        held["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(held)
 
 
 def _to_tensors(value: Any) -> Any:

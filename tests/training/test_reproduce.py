@@ -1,4 +1,4 @@
-"""Figures 4 and 5 in small: simulators are fitted, played and compared, cell by cell."""
+"""Table 2, figures 4 and 5 in small: simulators are fitted, played and compared, cell by cell."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.cells import run_cells
-from virtualtb_fast.evaluation.reproduce import figure4, figure5
+from virtualtb_fast.evaluation.reproduce import figure4, figure5, table2
 from virtualtb_fast.evaluation.reproduce.simulators import part_cell
+from virtualtb_fast.store import GroundTruthStore
 
 pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
@@ -49,6 +51,82 @@ def test_figure5_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     again = figure5(tmp_path, worlds=[0], sessions=400, **QUICK)
     assert asked == [3]
     assert again["rows"] == found["rows"]
+
+
+def test_table2_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"worlds": [0], "methods": ["bc", "bc+mail"], "sessions": 3_000, "effort": 0.01}
+    found = table2(tmp_path, **given)
+    rows = {name: {key: mean for key, (mean, _) in row.items()}
+            for name, row in found["rows"].items()}  # fmt: skip
+    assert list(rows) == ["bc", "bc+mail", "zero", "logger", "blind"]
+    for row in rows.values():
+        for side in ("simulator", "truth"):
+            assert row[f"{side}_drop"] == pytest.approx(row[f"{side}_0"] - row[f"{side}_30"])
+        assert row["truth_over_zero"] == pytest.approx(row["truth_30"] - rows["zero"]["truth_30"])
+    # The zero action's are exact, those of the random engine on other sessions are nothing.
+    for day in (0, 1, 7, 30):
+        store = GroundTruthStore(day=day)
+        lift = store.expected("zero").r2p / store.expected("logger").r2p - 1
+        assert rows["zero"][f"truth_{day}"] == pytest.approx(100 * lift)
+        assert abs(rows["logger"][f"truth_{day}"]) < 6
+    # What three iterations teach is nothing, whoever teaches it.
+    assert abs(rows["blind"]["truth_0"] - rows["zero"]["truth_0"]) < 6
+    note, plateau = found["notes"]
+    assert plateau == "0 of 2 policies were trained to a plateau."
+    fits = [fit["fits"]["bc+mail"]["report"]["steps"] for fit in found["fits"]]
+    assert f"took steps in {sum(steps > 0 for steps in fits)} of 4 fits" in note
+    table = (tmp_path / "table2.md").read_text()
+    assert note in table
+    assert f"{rows['bc']['truth_30']:.2f}" in table
+    assert (tmp_path / "table2.png").read_bytes().startswith(b"\x89PNG")
+    # A simulator is gone, and a policy's figures are: these alone are done again, to the same.
+    one = found["fits"][1]["fits"]["bc"]["digest"]
+    next((tmp_path / "simulators").glob(f"0-1-{one[:16]}*")).unlink()
+    (tmp_path / "cells" / "policy-0-zero.json").unlink()
+    asked: list[str] = []
+
+    def counted(folder, cells, **options):
+        asked.extend(cell.name for cell in cells
+                     if not (Path(folder) / f"{cell.name}.json").exists())  # fmt: skip
+        return run_cells(folder, cells, **options)
+
+    monkeypatch.setattr("virtualtb_fast.evaluation.reproduce.drift.run_cells", counted)
+    again = table2(tmp_path, **given)
+    assert asked == ["fit-0-1-bc", "policy-0-zero"]
+    assert again["rows"] == found["rows"]
+    with pytest.raises(InvalidArgumentError, match="bc, mail"):
+        table2(tmp_path, methods=["bc", "best"])
+    with pytest.raises(OutputError):
+        table2(tmp_path / "table2.md", **given)
+
+
+def test_methods_with_the_same_simulators_share_a_row(tmp_path: Path) -> None:
+    from virtualtb_fast.evaluation.reproduce import drift
+
+    fits = [
+        {"world": 0, "day": day, "mu": 0.1, "fits": {
+            "bc": {"digest": f"a{day}"}, "bc+mail": {"digest": f"a{day}"},
+            "mail": {"digest": f"b{day}"},
+        }}
+        for day in drift.DAYS
+    ]  # fmt: skip
+    asked: list[str] = []
+
+    def told(folder, cells, **options):
+        asked.extend(cell.name for cell in cells)
+        return [{"name": cell.name} for cell in cells]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drift, "run_cells", told)
+        rows = drift._policies(tmp_path, [0], drift.TABLE2, fits, {}, {})
+    assert asked == ["policy-0-bc", "policy-0-mail", *(f"policy-0-{name}" for name in
+                     ("zero", "logger", "blind"))]  # fmt: skip
+    assert rows[0, "bc+mail"] is rows[0, "bc"]
+    report = {"steps": 3, "best_iteration": 0}
+    fits = [{"fits": {"bc+mail": {"report": report}}}] * 4
+    (note,) = drift._notes(fits, ["bc", "bc+mail"])
+    assert "steps in 4 of 4 fits (12 in all), of which 0 kept any" in note
+    assert note.endswith("kept any: its simulators, and so its row, are those of bc.")
 
 
 def test_processes_change_nothing(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def test_cells_are_done_once(tmp_path: Path) -> None:
     assert told == [("square-2", 0, 2), ("square-3", 1, 2)]
     assert run_cells(tmp_path, cells(3, 4, 2)) == [{"square": 9}, {"square": 16}, {"square": 4}]
     assert DONE == [2, 3, 4]
+    # Where things are changes no result.
+    run_cells(tmp_path, [Cell("square-2", square, {"number": 2}, {"folder": "elsewhere"})])
     # Damaged, and of other arguments: done again.
     (tmp_path / "square-2.json").write_text("{")
     run_cells(tmp_path, [*cells(2), Cell("square-3", square, {"number": 5})])
@@ -101,7 +103,9 @@ def test_the_command_refuses_what_there_is_not(
     assert "best" in capsys.readouterr().err
     assert cli.main(["report", "figure5", "--out", str(tmp_path), "--effort", "0"]) == 2
     assert "above 0" in capsys.readouterr().err
-    for name in ("fidelity", "table1", "figure3", "figure4", "figure5"):
+    assert cli.main(["report", "table2", "--out", str(tmp_path), "--methods", "sac"]) == 2
+    assert "sac" in capsys.readouterr().err
+    for name in ("fidelity", "table1", "table2", "figure3", "figure4", "figure5"):
         assert cli.main(["report", name, "--help"]) == 0
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= 80

@@ -1,8 +1,9 @@
-"""Reports: how far to trust a simulator; the published table and figures again.
+"""Reports: how far to trust a simulator; the published tables and figures again.
 
 reports:
   fidelity      a simulator beside the log that it stands for: one HTML page
   table1        samplers of customers: GAN-SD, baselines, alternatives
+  table2        policies trained in a simulator, on the days after
   figure3       shares of every category: truth, GAN-SD and its baselines
   figure4       R2P by customer feature, real against simulated
   figure5       R2P over twelve parts of a day, a simulator a part
@@ -32,6 +33,7 @@ neither does the log that the simulator was fitted to."""
 
 _TABLES = {
     "table1": "Samplers of customers side by side, in stores whose density is known.",
+    "table2": "R2P on later days of policies trained in day 0's simulator, there and in truth.",
     "figure3": "Shares of every category: the truth, GAN-SD and its baselines.",
     "figure4": "R2P by customer feature: the true store against simulators of its logs.",
     "figure5": "R2P over twelve parts of a day, each with a simulator of its own.",
@@ -128,28 +130,27 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
             metavar="N",
             help="customers to fit to, and to generate (default: 100,000)",
         )
+    elif name == "table2":
+        parser.add_argument(
+            "--methods",
+            nargs="+",
+            choices=reproduce.TABLE2,
+            default=reproduce.TABLE2,
+            metavar="NAME",
+            help=f"default: {' '.join(reproduce.TABLE2)}",
+        )
+        _add_sizes(parser, 200_000, "a day")
     else:
-        many = 200_000 if name == "figure4" else 100_000
         parser.add_argument(
             "--customers", choices=CUSTOMERS, default="gan-sd", metavar="NAME", help="as in fit"
         )
         parser.add_argument(
             "--responses", choices=RESPONSES, default="bc+mail", metavar="NAME", help="as in fit"
         )
-        parser.add_argument(
-            "--sessions",
-            type=common.whole(200, 10**7),
-            default=many,
-            metavar="N",
-            help=f"logged{' for each part' if one else ''} (default: {many:,})",
-        )
-        parser.add_argument(
-            "--effort",
-            type=common.effort,
-            default=1.0,
-            metavar="X",
-            help="multiplies the steps of every training (default: 1)",
-        )
+        if name == "figure4":
+            _add_sizes(parser, 200_000)
+        else:
+            _add_sizes(parser, 100_000, "for each part")
     parser.add_argument(
         "--workers",
         type=common.whole(1, 1024),
@@ -158,6 +159,23 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
         help="cells side by side, each on one thread (default: one a core)",
     )
     common.add_json(parser)
+
+
+def _add_sizes(parser: argparse.ArgumentParser, sessions: int, each: str = "") -> None:
+    parser.add_argument(
+        "--sessions",
+        type=common.whole(200, 10**7),
+        default=sessions,
+        metavar="N",
+        help=f"logged{' ' * bool(each)}{each} (default: {sessions:,})",
+    )
+    parser.add_argument(
+        "--effort",
+        type=common.effort,
+        default=1.0,
+        metavar="X",
+        help="multiplies the steps of every training (default: 1)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -229,11 +247,21 @@ def _table(options: argparse.Namespace) -> int:
     figures.needs_matplotlib()
     functions: dict[str, Callable[..., dict[str, Any]]] = {
         "table1": reproduce.table1,
+        "table2": reproduce.table2,
         "figure3": reproduce.figure3,
         "figure4": reproduce.figure4,
         "figure5": reproduce.figure5,
     }
-    names = ("worlds", "samplers", "size", "customers", "responses", "sessions", "effort")
+    names = (
+        "worlds",
+        "samplers",
+        "size",
+        "methods",
+        "customers",
+        "responses",
+        "sessions",
+        "effort",
+    )
     given = {name: getattr(options, name) for name in names if hasattr(options, name)}
     with common.Stages(quiet=options.json) as progress:
         found = functions[options.report](

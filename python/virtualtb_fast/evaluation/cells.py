@@ -34,6 +34,8 @@ class Cell:
     """A function of a module, called with the arguments; what it returns JSON can hold."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What JSON can hold."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Further arguments: where things are, which changes no result."""
 
     @property
     def key(self) -> str:
@@ -145,7 +147,7 @@ def _work_alone(path: Path, cell: Cell) -> dict[str, Any]:
 
 
 def _work(path: Path, cell: Cell) -> dict[str, Any]:
-    result = cell.work(**cell.arguments)
+    result = cell.work(**cell.arguments, **cell.places)
     text = json.dumps({"key": cell.key, "result": result}, indent=1, allow_nan=False)
     with write_atomically(path / f"{cell.name}.json") as file:
         file.write(text.encode())

@@ -17,7 +17,7 @@ import numpy as np
 
 from virtualtb_fast.errors import MissingExtraError
 
-__all__ = ["FIGURES", "image", "marginals", "needs_matplotlib", "table_bars"]
+__all__ = ["FIGURES", "drift", "image", "marginals", "needs_matplotlib", "table_bars"]
 
 INK, FAINT = "#22303c", "#d9dee3"
 COLORS: Final = {
@@ -304,6 +304,46 @@ def table_bars(
     return figure
 
 
+def drift(found: Found) -> Any:
+    """Lifts of R2P over days, in simulators and in the true store (the paper's Table 2).
+
+    Args:
+        found: ``days``, and ``rows`` by method of (mean, half width) in per cent under
+            ``simulator_DAY`` and ``truth_DAY``.
+    """
+    days, rows = found["days"], found["rows"]
+    guards = ("zero", "logger", "blind")
+    methods = [name for name in rows if name not in guards]
+    inks = dict(zip(methods, (COLORS["simulator"], *_MORE), strict=False))
+    figure = _figure(8.4, 3.8)
+    panels = figure.subplots(1, 2)
+    for axes, (side, title) in zip(
+        panels, (("simulator", "In each day's simulator"), ("truth", "In the true store")),
+        strict=True,
+    ):  # fmt: skip
+        for number, (name, row) in enumerate(rows.items()):
+            means, widths = np.array([row[f"{side}_{day}"] for day in days]).T
+            # A little apart, so that intervals do not hide one another.
+            at = np.arange(len(days)) + 0.07 * (number - (len(rows) - 1) / 2)
+            if name in inks:
+                axes.errorbar(at, means, widths, color=inks[name], linewidth=2, elinewidth=1.4,
+                              marker="o", markersize=5, label=_called(name))  # fmt: skip
+            else:
+                color = COLORS["real" if name == "logger" else "guard"]
+                style = ":" if name == "blind" else (0, (5, 3))
+                axes.errorbar(at, means, widths, color=color, linewidth=1.4, linestyle=style,
+                              elinewidth=1, label=_called(name))  # fmt: skip
+        axes.set_xticks(range(len(days)), [f"day {day}" for day in days])
+        axes.set_title(title, loc="left", color=INK, fontsize=10)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}%" if value else "0%")
+        _dress(axes)
+    panels[0].set_ylabel("R2P over the random engine's")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False,
+                  fontsize=9, labelcolor=INK)  # fmt: skip
+    return figure
+
+
 FIGURES: Final[Mapping[str, Callable[[Found], Any]]] = {
     "positions": positions,
     "marginals": marginals,
@@ -348,6 +388,11 @@ def _called(name: str) -> str:
         "independent": "independent (guard)",
         "forgetful": "all pages alike (guard)",
         "blind": "feature-blind (guard)",
+        "zero": "zero action",
+        "logger": "random engine",
+        "bc": "BC",
+        "mail": "MAIL",
+        "bc+mail": "BC + MAIL",
         "gan-sd": "GAN-SD",
         "gan-sd-fields": "GAN-SD, fields",
         "gan-sd-paper": "GAN-SD, paper",

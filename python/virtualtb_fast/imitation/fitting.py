@@ -10,36 +10,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast._batches import SessionRows
 from virtualtb_fast._torch import Tensor, nn, torch
-from virtualtb_fast._training import Progress, require_finite
+from virtualtb_fast._training import (
+    Keeper,
+    Progress,
+    State,
+    load_adam,
+    pack,
+    pack_adam,
+    require_finite,
+    unpack,
+)
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.networks import stream
 
 __all__ = ["FitConfig", "FitReport", "Keeper", "Part", "Progress", "State", "fit"]
 
-State = dict[str, NDArray[Any]]
-"""All of a training's state as flat arrays: what a checkpoint holds."""
 Loss = Callable[[NDArray[np.int64]], Tensor]
 """The mean loss of these rows."""
-
-
-class Keeper(Protocol):
-    """Where a training keeps its state: `virtualtb_fast._training.Checkpoint`, or alike."""
-
-    def load(self) -> Mapping[str, Any] | None:
-        """The state that was saved last."""
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces it."""
-
-    def due(self) -> bool:
-        """Whether it is time to."""
 
 
 class Part:
@@ -225,36 +219,3 @@ def _mean(loss: Loss, rows: NDArray[np.int64]) -> float:
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in tensors.items()}
-
-
-def pack(tensors: Mapping[str, Tensor], prefix: str) -> State:
-    """Tensors as arrays of their own, under prefixed names."""
-    return {prefix + key: value.detach().numpy().copy() for key, value in tensors.items()}
-
-
-def unpack(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, Tensor]:
-    """What `pack` packed."""
-    return {
-        key.removeprefix(prefix): torch.from_numpy(np.array(value))
-        for key, value in state.items()
-        if key.startswith(prefix)
-    }
-
-
-def pack_adam(optimizer: torch.optim.Optimizer, prefix: str) -> State:
-    """An Adam's moments and steps as arrays."""
-    state: State = {}
-    for index, moments in optimizer.state_dict()["state"].items():
-        state |= pack(moments, f"{prefix}{index}.")
-    return state
-
-
-def load_adam(
-    optimizer: torch.optim.Optimizer, state: Mapping[str, NDArray[Any]], prefix: str
-) -> None:
-    """Gives an Adam what `pack_adam` packed."""
-    held = optimizer.state_dict()
-    for key, value in unpack(state, prefix).items():
-        index, name = key.split(".")
-        held["state"].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(held)

@@ -41,11 +41,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtualtb_fast._torch import torch
-from virtualtb_fast._training import Progress, require_finite
+from virtualtb_fast._training import Keeper, Progress, require_finite
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.imitation.cloning import clone_engine, clone_response, start_at_shares
 from virtualtb_fast.imitation.data import Pages
-from virtualtb_fast.imitation.fitting import Keeper, Part
+from virtualtb_fast.imitation.fitting import Part
 from virtualtb_fast.imitation.mail_config import MailConfig
 from virtualtb_fast.imitation.mail_step import Mail
 from virtualtb_fast.imitation.response import Engine, FittedResponse, ResponseNetwork

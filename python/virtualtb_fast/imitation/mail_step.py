@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast._torch import Tensor, torch
+from virtualtb_fast._training import State, load_adam, pack, pack_adam, unpack
 from virtualtb_fast.imitation.data import Pages
-from virtualtb_fast.imitation.fitting import State, load_adam, pack, pack_adam, unpack
 from virtualtb_fast.imitation.judge import (
     Judge,
     ended_before,

@@ -1,8 +1,9 @@
-"""The published table and figures again, in ground-truth stores, where every answer is known.
+"""The published tables and figures again, in ground-truth stores, where every answer is known.
 
 | function | what |
 |---|---|
 | `table1` | samplers of customers: the paper's Table 1, with what marginals cannot see |
+| `table2` | policies of day 0's simulator on later days, there and in truth (spec 3.5) |
 | `figure3` | shares of every category: truth, GAN-SD and its baselines |
 | `figure4` | R2P by customer feature, real against simulated (spec T6.2) |
 | `figure5` | R2P over twelve parts of a day, a simulator a part (spec T6.1) |
@@ -14,8 +15,20 @@ report on 100 to 104.
 
 from __future__ import annotations
 
+from virtualtb_fast.evaluation.reproduce.drift import TABLE2, table2
 from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told
 from virtualtb_fast.evaluation.reproduce.samplers import FIGURE3, TABLE1, figure3, table1
 from virtualtb_fast.evaluation.reproduce.simulators import figure4, figure5
 
-__all__ = ["FIGURE3", "TABLE1", "WORLDS", "Told", "figure3", "figure4", "figure5", "table1"]
+__all__ = [
+    "FIGURE3",
+    "TABLE1",
+    "TABLE2",
+    "WORLDS",
+    "Told",
+    "figure3",
+    "figure4",
+    "figure5",
+    "table1",
+    "table2",
+]

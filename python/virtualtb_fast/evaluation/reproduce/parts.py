@@ -44,12 +44,14 @@ def about(worlds: Sequence[int], **settings: Any) -> dict[str, Any]:
     return {"version": 1, "worlds": list(worlds), "settings": settings, "versions": versions}
 
 
-def markdown(rows: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str]) -> str:
+def markdown(
+    rows: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str], digits: int = 4
+) -> str:
     """A table in Markdown: a line a row, mean and half of the 95 % interval."""
     lines = [["", *titles.values()], ["---"] * (len(titles) + 1)]
     for name, figures_ in rows.items():
         values = [figures_.get(key, (float("nan"), 0.0)) for key in titles]
-        lines.append([name, *(f"{mean:.4f} ± {half:.4f}" for mean, half in values)])
+        lines.append([name, *(f"{mean:.{digits}f} ± {half:.{digits}f}" for mean, half in values)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
