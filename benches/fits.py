@@ -91,7 +91,7 @@ def click_through(simulator: vtb.Simulator, run: int) -> dict[str, float]:
         counts = vtb.rollout(simulator, name, sessions=400_000, seed=base(run, 20), keep=False)
         found[name] = counts.summary.ctr
     envs = gymnasium.make_vec(
-        "virtualtb_fast:VirtualTaobao-v1",
+        "virtualtb_fast:VirtualTB-v1",
         num_envs=LANES,
         simulator=simulator,
         autoreset_mode="SameStep",

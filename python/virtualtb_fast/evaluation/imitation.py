@@ -53,7 +53,7 @@ class Sizes:
     """Pages for the likelihood."""
     customers: int = 20_000
     """Customers for the effect of actions."""
-    iterations: int = 60
+    iterations: int = 50
     """Of MAIL."""
     cloning: cloning.CloningConfig = field(default_factory=cloning.CloningConfig)
     """Of customers and engine."""

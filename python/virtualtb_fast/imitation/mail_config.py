@@ -28,7 +28,7 @@ class MailConfig:
     """Bound of a logit reward."""
     sessions: int = 10_000
     """J: sessions simulated an iteration, and logged ones beside them."""
-    iterations: int = 100
+    iterations: int = 50
     """Most iterations."""
     gamma: float = 0.95
     """Discount."""
@@ -41,7 +41,7 @@ class MailConfig:
     and discriminator chase each other around where they would meet."""
     step_margin: float = 0.0
     """Taken off the discriminator's accuracy on unseen pages before it limits a step."""
-    fisher_share: float = 0.1
+    fisher_share: float = 0.05
     """Share of rows that the Fisher matrix is estimated from."""
     value_hidden: tuple[int, ...] = (64, 64)
     """Hidden layers of the value network."""
