@@ -1,12 +1,11 @@
 """Spec T3.1 to T3.5 and T3.7 in one tuning world: BC + MAIL and the linear family, with guards.
 
-The long form, all methods in the worlds for reporting: `python -m benches.responses`.
+The long form, all methods in the worlds for reporting: `virtualtb-fast report responses`.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,27 +60,3 @@ def test_mail_after_cloning_is_close_to_the_truth() -> None:
     # T3.5
     assert found["fit"]["engine_gradient_norm"] > 0
     assert found["fit"]["customers_gradient_norm"] > 0
-
-
-def test_cells_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[int, str]] = []
-
-    def cell(world: int, method: str, sizes: Sizes) -> dict[str, Any]:
-        if world == 2:
-            raise KeyboardInterrupt
-        made.append((world, method))
-        return {"world": world}
-
-    monkeypatch.setattr(imitation, "cell", cell)
-    with pytest.raises(KeyboardInterrupt):
-        imitation.run([1, 2], ["bc", "mail"], tmp_path, SIZES, about={"commit": "x"})
-    assert made == [(1, "bc"), (1, "mail")]
-    imitation.run([1], ["bc", "mail", "linear"], tmp_path, SIZES)
-    assert made[2:] == [(1, "linear")]
-    held = json.loads((tmp_path / "1-bc.json").read_text())
-    assert (held["world"], held["commit"], held["sizes"]["iterations"]) == (1, "x", 5)
-    assert sorted(one.name for one in tmp_path.iterdir()) == [
-        "1-bc.json",
-        "1-linear.json",
-        "1-mail.json",
-    ]

@@ -1,4 +1,4 @@
-"""Table 2, figures 4 and 5 in small: simulators are fitted, played and compared, cell by cell."""
+"""The reports in small: simulators are fitted, played and compared, cell by cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.cells import run_cells
-from virtualtb_fast.evaluation.reproduce import figure4, figure5, table2
+from virtualtb_fast.evaluation.reproduce import figure4, figure5, responses, table2
 from virtualtb_fast.evaluation.reproduce.simulators import part_cell
 from virtualtb_fast.store import GroundTruthStore
 
@@ -17,6 +17,24 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("matplotlib")
 
 QUICK = {"customers": "rows", "responses": "linear", "effort": 0.05}
+
+
+def test_responses_in_small(tmp_path: Path) -> None:
+    found = responses(
+        tmp_path, worlds=[0], methods=["linear", "mail"], sessions=2_000, iterations=1
+    )
+    rows = {name: {key: mean for key, (mean, _) in row.items()}
+            for name, row in found["rows"].items()}  # fmt: skip
+    assert list(rows) == ["linear", "mail", "guard", "fresh"]
+    assert rows["guard"]["effect"] == 0.0
+    assert rows["guard"]["distance"] > rows["fresh"]["distance"]
+    # One iteration from random weights teaches nothing of actions.
+    assert abs(rows["mail"]["effect"]) < 0.2
+    table = (tmp_path / "responses.md").read_text()
+    assert f"{rows['linear']['excess']:.4f}" in table
+    assert (tmp_path / "responses.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InvalidArgumentError, match="methods: expected bc, linear"):
+        responses(tmp_path, methods=["guess"])
 
 
 def test_figure4_in_small(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ which all of them are made from. Logs that rollouts wrote need no schema, and
 neither does the log that the simulator was fitted to."""
 
 _TABLES = {
+    "responses": "Ways to learn customers' answers, against stores whose answers are known.",
     "table1": "Samplers of customers side by side, in stores whose density is known.",
     "table2": "R2P on later days of policies trained in day 0's simulator, there and in truth.",
     "figure3": "Shares of every category: the truth, GAN-SD and its baselines.",
@@ -130,16 +131,26 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
             metavar="N",
             help="customers to fit to, and to generate (default: 100,000)",
         )
-    elif name == "table2":
+    elif name in ("table2", "responses"):
+        methods = reproduce.TABLE2 if name == "table2" else reproduce.RESPONSES
         parser.add_argument(
             "--methods",
             nargs="+",
-            choices=reproduce.TABLE2,
-            default=reproduce.TABLE2,
+            choices=methods,
+            default=methods,
             metavar="NAME",
-            help=f"default: {' '.join(reproduce.TABLE2)}",
+            help=f"default: {' '.join(methods)}",
         )
-        _add_sizes(parser, 200_000, "a day")
+        if name == "table2":
+            _add_sizes(parser, 200_000, "a day")
+        else:
+            _add_sessions(parser, 200_000)
+            parser.add_argument(
+                "--iterations",
+                type=common.whole(1, 10**6),
+                metavar="N",
+                help="most iterations of MAIL, if not its default",
+            )
     else:
         parser.add_argument(
             "--customers", choices=CUSTOMERS, default="gan-sd", metavar="NAME", help="as in fit"
@@ -161,7 +172,7 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
     common.add_json(parser)
 
 
-def _add_sizes(parser: argparse.ArgumentParser, sessions: int, each: str = "") -> None:
+def _add_sessions(parser: argparse.ArgumentParser, sessions: int, each: str = "") -> None:
     parser.add_argument(
         "--sessions",
         type=common.whole(200, 10**7),
@@ -169,6 +180,10 @@ def _add_sizes(parser: argparse.ArgumentParser, sessions: int, each: str = "") -
         metavar="N",
         help=f"logged{' ' * bool(each)}{each} (default: {sessions:,})",
     )
+
+
+def _add_sizes(parser: argparse.ArgumentParser, sessions: int, each: str = "") -> None:
+    _add_sessions(parser, sessions, each)
     parser.add_argument(
         "--effort",
         type=common.effort,
@@ -246,6 +261,7 @@ def _table(options: argparse.Namespace) -> int:
 
     figures.needs_matplotlib()
     functions: dict[str, Callable[..., dict[str, Any]]] = {
+        "responses": reproduce.responses,
         "table1": reproduce.table1,
         "table2": reproduce.table2,
         "figure3": reproduce.figure3,
@@ -260,6 +276,7 @@ def _table(options: argparse.Namespace) -> int:
         "customers",
         "responses",
         "sessions",
+        "iterations",
         "effort",
     )
     given = {name: getattr(options, name) for name in names if hasattr(options, name)}

@@ -1,24 +1,21 @@
 """Ways to learn customers, judged in ground-truth stores world by world.
 
 A cell (world x method) holds the figures of spec 3.6 and, beside each, its void guard: the same
-figure of something trivially wrong. `run` writes one JSON file a cell when the cell is done; a run
-that was killed goes on with the cells that are missing.
+figure of something trivially wrong. `virtualtb_fast.evaluation.reproduce.responses` makes a table
+of them.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from virtualtb_fast._torch import torch
-from virtualtb_fast._training import Progress, write_atomically
+from virtualtb_fast._training import Progress
 from virtualtb_fast.evaluation import responses as judge
 from virtualtb_fast.imitation import cloning, linear, mail
 from virtualtb_fast.imitation.data import Pages
@@ -31,9 +28,8 @@ from virtualtb_fast.schema import Schema
 from virtualtb_fast.simulator import Simulator
 from virtualtb_fast.store import LOGGED_SD, GroundTruthStore
 
-__all__ = ["METHODS", "Sizes", "cell", "run"]
+__all__ = ["Sizes", "cell"]
 
-METHODS = ("bc", "linear", "mail", "bc+mail", "mail-paper")
 LOGGER = f"gaussian:{LOGGED_SD}"
 TRAIN, PLAYED, SHIFTED, FRESH, EFFECT, EXCESS, QUERY, TEST = range(1, 9)
 """Purposes of random numbers."""
@@ -227,37 +223,3 @@ def engine_gap(world: int, method: str, sizes: Sizes) -> dict[str, float]:
             drawn = (wanted.mean + wanted.log_sd.exp() * noise) * one.policy.unit
         found[name] = judge.separation(drawn.numpy(), groups, test.action, groups)
     return found
-
-
-def run(
-    worlds: Iterable[int],
-    methods: Iterable[str],
-    out: Path,
-    sizes: Sizes = Sizes(),
-    *,
-    about: Mapping[str, Any] | None = None,
-    done: Callable[[int, str, float], None] | None = None,
-) -> None:
-    """Fills a folder with cells, ``<world>-<method>.json``; those that are there are left alone.
-
-    Args:
-        worlds: Base seeds: tune on 0 to 4, report on 100 to 104.
-        methods: Out of `METHODS`.
-        out: The folder.
-        sizes: How much of everything.
-        about: What every cell is to say of the run.
-        done: Called with (world, method, seconds) after each.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    todo = [(world, method) for world in worlds for method in methods]
-    for world, method in todo:
-        path = out / f"{world}-{method}.json"
-        if path.exists():
-            continue
-        began = time.perf_counter()
-        found = {**cell(world, method, sizes), **(about or {}), "sizes": asdict(sizes)}
-        seconds = time.perf_counter() - began
-        with write_atomically(path) as file:
-            file.write(json.dumps({**found, "cell_seconds": seconds}, indent=1).encode())
-        if done is not None:
-            done(world, method, seconds)

@@ -2,6 +2,7 @@
 
 | function | what |
 |---|---|
+| `responses` | ways to learn customers' answers, with guards (spec T3.1 to T3.7) |
 | `table1` | samplers of customers: the paper's Table 1, with what marginals cannot see |
 | `table2` | policies of day 0's simulator on later days, there and in truth (spec 3.5) |
 | `figure3` | shares of every category: truth, GAN-SD and its baselines |
@@ -17,11 +18,13 @@ from __future__ import annotations
 
 from virtualtb_fast.evaluation.reproduce.drift import TABLE2, table2
 from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told
+from virtualtb_fast.evaluation.reproduce.responses import RESPONSES, responses
 from virtualtb_fast.evaluation.reproduce.samplers import FIGURE3, TABLE1, figure3, table1
 from virtualtb_fast.evaluation.reproduce.simulators import figure4, figure5
 
 __all__ = [
     "FIGURE3",
+    "RESPONSES",
     "TABLE1",
     "TABLE2",
     "WORLDS",
@@ -29,6 +32,7 @@ __all__ = [
     "figure3",
     "figure4",
     "figure5",
+    "responses",
     "table1",
     "table2",
 ]
