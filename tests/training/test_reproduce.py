@@ -27,7 +27,7 @@ def test_responses_in_small(tmp_path: Path) -> None:
             for name, row in found["rows"].items()}  # fmt: skip
     assert list(rows) == ["linear", "mail", "guard", "fresh"]
     assert rows["guard"]["effect"] == 0.0
-    assert rows["guard"]["distance"] > rows["fresh"]["distance"]
+    assert rows["guard"]["engine"] > rows["linear"]["engine"]
     # One iteration from random weights teaches nothing of actions.
     assert abs(rows["mail"]["effect"]) < 0.2
     table = (tmp_path / "responses.md").read_text()
