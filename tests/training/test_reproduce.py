@@ -27,7 +27,9 @@ def test_responses_in_small(tmp_path: Path) -> None:
             for name, row in found["rows"].items()}  # fmt: skip
     assert list(rows) == ["linear", "mail", "guard", "fresh"]
     assert rows["guard"]["effect"] == 0.0
-    assert rows["guard"]["engine"] > rows["linear"]["engine"]
+    (linear, _) = found["cells"]
+    assert rows["linear"]["excess"] == linear["excess_likelihood"]["learned"]
+    assert rows["guard"]["excess"] == linear["excess_likelihood"]["constant"]
     # One iteration from random weights teaches nothing of actions.
     assert abs(rows["mail"]["effect"]) < 0.2
     table = (tmp_path / "responses.md").read_text()

@@ -103,6 +103,7 @@ def fit_mail(
         raise InvalidArgumentError("MAIL: expected leave 'hazard', got 'once'")
     began = time.perf_counter()
     response, engine = start or _start(pages, seed, config, progress, checkpoint)
+    cloned = start is not None or config.init == "bc"
     mail = Mail(pages, config, seed, response, engine)
     keeper = None if checkpoint is None else Part(checkpoint, "mail")
     held = None if keeper is None else keeper.load()
@@ -112,7 +113,7 @@ def fit_mail(
         mail.look()
     source = logged_customers(pages) if customers is None else customers
     good, simulating, looping = mail.state(), 0.0, time.perf_counter()
-    while not _done(mail):
+    while not _done(mail, cloned):
         now = time.perf_counter()
         played = simulate(
             response,
@@ -136,7 +137,7 @@ def fit_mail(
             error.state = good
             raise
         good = mail.state()
-        if keeper is not None and (_done(mail) or keeper.due()):
+        if keeper is not None and (_done(mail, cloned) or keeper.due()):
             keeper.save(good)
         if progress is not None:
             progress("mail", mail.iteration, config.iterations, figures)
@@ -144,7 +145,7 @@ def fit_mail(
     if config.look_every:
         mail.take_best()
     report = {
-        "method": "mail" if config.init == "random" and start is None else "bc+mail",
+        "method": "bc+mail" if cloned else "mail",
         "iterations": mail.iteration,
         "steps": mail.moved,
         "best_iteration": mail.best_iteration if config.look_every else mail.iteration,
@@ -177,9 +178,9 @@ def _start(
     return response, clone_engine(pages, **shared, checkpoint=parts[1])
 
 
-def _done(mail: Mail) -> bool:
+def _done(mail: Mail, cloned: bool) -> bool:
     config = mail.config
-    idle = config.look_every > 0 and mail.idle >= config.patience
+    idle = cloned and config.look_every > 0 and mail.idle >= config.patience
     return mail.iteration >= config.iterations or mail.calm >= config.stop_after or idle
 
 

@@ -71,7 +71,8 @@ class MailConfig:
     """Iterations between looks at held-out pages; 0: the last iteration's policies are the
     result."""
     patience: int = 4
-    """Looks without a better likelihood, the policies having moved since, before it stops."""
+    """Looks without a better likelihood, the policies having moved since, before it stops; from
+    random weights, which take their time, it does not."""
     num_threads: int | None = None
     """Of the simulation; results do not depend on it."""
 
