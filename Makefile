@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-rust test-python bench bench-catalog bench-store bench-simulators bench-kernels fuzz wheel refit clean
+.PHONY: help demo test lint test-rust test-python bench bench-catalog bench-store bench-simulators bench-kernels tables fuzz wheel refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,21 @@ bench-store: $(VENV)/.test $(VENV)/.built ## Measure the ground-truth store agai
 
 bench-simulators: $(VENV)/.test $(VENV)/.built ## Measure every kind of simulator against the published
 	$(BIN)/python -m benches.simulators
+
+TABLES := responses table1 table2 figure3 figure4 figure5
+
+tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, in hours: make tables PUBLISHED=folder
+	@mkdir -p benches/results/learned
+	for name in $(TABLES); do \
+		$(BIN)/virtualtb-fast report $$name --out target/tables/$$name && \
+		cp target/tables/$$name/$$name.json target/tables/$$name/$$name.png \
+			benches/results/learned/ || exit 1; \
+	done
+	$(BIN)/python -m benches.fits published --published "$(PUBLISHED)" --work target/tables/fits \
+		--json benches/results/learned/fits.json
+	$(BIN)/python -m benches.fits scale --pages 1000000 10000000 --work target/tables/fits \
+		--json benches/results/learned/fits.json
+	$(BIN)/python tools/readme_tables.py
 
 bench-kernels: ## Measure every kernel against its naive version
 	cargo bench --bench kernels

@@ -2,7 +2,8 @@
 
 ``python tools/readme_tables.py [--check]``: speed from ``benches/results/environments.json``,
 ``catalog.json`` and ``store.json`` (``python -m benches.environments --json ...`` and so on),
-fidelity from the provenance of the embedded simulator. With ``--check`` nothing is written and a
+what was learned from logs from ``learned/`` (`make tables`), fidelity from the provenance of the
+embedded simulator. With ``--check`` nothing is written and a
 README that is out of date exits with 1.
 """
 
@@ -14,6 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import readme_learned
 import virtualtb_fast as vtb
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +212,13 @@ def main() -> None:
         ("store", store, "store"),
     ):
         new = fill(new, block, of(json.loads((RESULTS / f"{name}.json").read_text())))
+    for block, of, name in (
+        ("customers", readme_learned.customers, "table1"),
+        ("responses", readme_learned.responses, "responses"),
+        ("drift", readme_learned.drift, "table2"),
+        ("fits", readme_learned.fits, "fits"),
+    ):
+        new = fill(new, block, of(json.loads((RESULTS / "learned" / f"{name}.json").read_text())))
     new = fill(new, "fidelity", fidelity(vtb.load_simulator().provenance))
     if check and new != old:
         raise SystemExit("README's tables are out of date: python tools/readme_tables.py")

@@ -4,7 +4,7 @@
    beside the output, from which everything else reads.
 2. Customers: a sampler of who comes (`virtualtb_fast.customers`; GAN-SD unless told otherwise).
 3. Responses: how customers answer a page, and how the shop chose it
-   (`virtualtb_fast.imitation`): cloning of customers and engine, then MAIL.
+   (`virtualtb_fast.imitation`): cloning of customers and engine, then MAIL, unless told otherwise.
 4. Leave: a head of the response (a hazard that depends on the page and the action), or a
    network of its own (the published once-a-session form).
 5. The simulator is put together, played against the log, and written under its name.

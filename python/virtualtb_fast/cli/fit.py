@@ -15,9 +15,10 @@ customers:
   gan, wgan, wgan-gp, gmm     baselines
 
 responses:
-  mail                        adversarial imitation of customers and engine
-  bc+mail, mail-paper         from cloned networks; with the paper's reward
+  bc+mail                     behaviour cloning, then adversarial steps where
+                              held-out answers become likelier
   bc                          behaviour cloning alone
+  mail, mail-paper            adversarial from random weights; the paper's form
   linear                      buying linear in the action: fits in seconds
 """
 

@@ -1,0 +1,147 @@
+"""README's tables of what was learned from logs, from ``benches/results/learned`` (`make tables`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Rows = Mapping[str, Mapping[str, Sequence[float]]]
+
+NAMES = {
+    "fresh": "*fresh true customers*",
+    "independent": "*guard: independent fields*",
+    "gan-sd": "GAN-SD",
+    "gan-sd-paper": "GAN-SD, paper's preset",
+    "gmm": "Gaussian mixture",
+    "gan": "GAN",
+    "wgan": "WGAN",
+    "lca": "latent classes",
+    "ar": "autoregressive",
+    "bc": "behaviour cloning",
+    "linear": "linear in the action",
+    "mail": "MAIL",
+    "bc+mail": "cloning, then MAIL",
+    "mail-paper": "MAIL, paper's reward",
+    "zero": "*zero action*",
+    "logger": "*the random engine again*",
+    "blind": "*guard: trained blind*",
+    "guard": "*guards: trivially wrong*",
+}
+
+
+def customers(found: Mapping[str, Any]) -> str:
+    """Samplers of customers, means over worlds."""
+    head = "| customers | pairs missed | triples | excess | classifier AUC | CPU s a fit |"
+    table = [head, "|---|--:|--:|--:|--:|--:|"]
+    for name, row in found["rows"].items():
+        cells = [_mean(row, key, 3) for key in ("ratio_pair", "ratio_triple", "ratio_excess")]
+        seconds = f"{row['cpu_seconds'][0]:.0f}" if "cpu_seconds" in row else ""
+        cells += [_mean(row, "auc", 3), seconds]
+        table.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join(
+        [
+            *table,
+            "",
+            f"{_worlds(found)}, {found['settings']['size']:,} customers in and out; pairs, triples "
+            "and excess cross-entropy as shares of what independent fields miss "
+            "(`report table1`). Half widths are 95 % intervals over worlds.",
+        ]
+    )
+
+
+def responses(found: Mapping[str, Any]) -> str:
+    """Ways to learn answers, means over worlds."""
+    keys = {"effect": 3, "excess": 4, "logger": 4, "zero": 4, "distance": 3, "shifted": 3}
+    keys |= {"auc": 3, "engine": 3, "length": 3}
+    head = (
+        "| answers | effect of actions | excess, nat | R2P gap | at zero | sessions | shifted "
+        "| AUC | engine, sd | length | CPU s |"
+    )
+    table = [head, "|---|" + "--:|" * 10]
+    for name, row in found["rows"].items():
+        cells = [_mean(row, key, digits, plain=True) for key, digits in keys.items()]
+        cells.append(f"{row['cpu_seconds'][0]:.0f}" if "cpu_seconds" in row else "")
+        shown = "*other true sessions*" if name == "fresh" else NAMES[name]
+        table.append(f"| {shown} | {' | '.join(cells)} |")
+    aims = "*aim*, .30 or more, .007, .002, , .03, .06, .58, .1, .95 to 1.05, "
+    table.append("| " + " | ".join(aims.split(", ")) + "|")
+    return "\n".join(
+        [
+            *table,
+            "",
+            f"{_worlds(found)}, {found['settings']['train']:,} sessions (`report responses`). "
+            "Effect: correlation of learned with true differences of buy logits between logged "
+            "actions; sessions: total variation of length and end by query, under the logger and "
+            "one standard deviation off; AUC: of a fresh discriminator; length: of generated "
+            "sessions over real ones.",
+        ]
+    )
+
+
+def drift(found: Mapping[str, Any]) -> str:
+    """Policies of day 0 on later days."""
+    days = found["days"]
+    head = [f"day {day}" for day in days]
+    table = [
+        "| R2P over the random engine's, % | in truth: "
+        + " | ".join(head)
+        + " | lost | in simulators: day 0 | day 30 |",
+        "|---|" + "--:|" * (len(days) + 3),
+    ]
+    for name, row in found["rows"].items():
+        keys = [*(f"truth_{day}" for day in days), "truth_drop"]
+        keys += [f"simulator_{days[0]}", f"simulator_{days[-1]}"]
+        table.append(f"| {NAMES[name]} | {' | '.join(_mean(row, key, 1) for key in keys)} |")
+    return "\n".join(
+        [
+            *table,
+            "",
+            f"{_worlds(found)} (`report table2`); policies by TRPO with the action norm "
+            "constraint, trained in the simulator of day 0. " + " ".join(found["notes"]),
+        ]
+    )
+
+
+def fits(found: Mapping[str, Any]) -> str:
+    """Click-through rates of fits to the published networks' logs; the cost of long logs."""
+    rates = found["published"]["click_through"]
+    policies = list(rates["published"])
+    table = [f"| CTR under | {' | '.join(policies)} |", "|---|" + "--:|" * len(policies)]
+    for name, row in rates.items():
+        cells = [f"{row[policy]:.4f}" for policy in policies]
+        if name != "published":
+            truth = rates["published"]
+            cells = [f"{100 * (row[policy] / truth[policy] - 1):+.1f} %" for policy in policies]
+        table.append(f"| {name} | {' | '.join(cells)} |")
+    lines = [
+        *table,
+        "",
+        f"{found['published']['sessions']:,} sessions of the published networks; mixed: under "
+        f"{', '.join(found['published']['policies'])} (`python -m benches.fits`). Uniform actions "
+        "alone are never near zero, so what customers do there cannot be learned from them.",
+        "",
+        "| pages in the log | wall time of `fit` | simulating | peak memory | log |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for pages, fit in found["scale"].items():
+        memory = fit["peak_memory_bytes"] / 1e6
+        lines.append(
+            f"| {int(pages):,} | {fit['wall_seconds']:.0f} s | "
+            f"{100 * fit['simulating_share']:.1f} % | {memory:.0f} MB | "
+            f"{fit['log_bytes'] / 1e6:,.0f} MB |"
+        )
+    machine = found["machine"]
+    return "\n".join([*lines, "", f"With the command's defaults, one thread each, on {machine}."])
+
+
+def _mean(row: Mapping[str, Sequence[float]], key: str, digits: int, *, plain: bool = False) -> str:
+    if key not in row:
+        return ""
+    mean, half = row[key]
+    shown = f"{mean:.{digits}f}"
+    return shown if plain or not half else f"{shown} ± {half:.{digits}f}"
+
+
+def _worlds(found: Mapping[str, Any]) -> str:
+    worlds = found["worlds"]
+    return f"Worlds {worlds[0]} to {worlds[-1]}" if len(worlds) > 1 else f"World {worlds[0]}"
