@@ -48,12 +48,13 @@ class CloningConfig:
 
 
 CLICKS = CloningConfig(
-    response=ResponseConfig(heads="clicks"),
+    response=ResponseConfig(heads="clicks", page_scale=1.0),
     fit=FitConfig(batch=1024, rate=2e-3, epochs=12),
 )
 """Settings for logs of clicks. A page says much more there than whether something was bought, and
 the fit goes on gaining: on a million pages of the published simulator (seed 0) .045 nat a page over
-those of purchases."""
+those of purchases. With page numbers as they are it learns what is peculiar to the first pages: the
+distance of session lengths there is .05, with a tenth of them .11."""
 
 
 def clone_response(
