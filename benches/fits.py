@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ import pyarrow.parquet as pq
 
 import virtualtb_fast as vtb
 from benches.machine import machine
+from virtualtb_fast._training import write_atomically
 
 COMMAND = [sys.executable, "-c", "import sys, virtualtb_fast.cli as c; sys.exit(c.main())"]
 SCALES = ("random", "gaussian:0.3", "gaussian:0.1", "gaussian:0.03", "zero")
@@ -47,13 +46,9 @@ def base(run: int, purpose: int) -> int:
 
 def fit(log: Path, out: Path, *options: str) -> dict[str, Any]:
     """One fit by the command, and what it cost."""
-    began = time.perf_counter()
     words = [*COMMAND, "fit", str(log), "--out", str(out), "--overwrite", "--json", *options]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    wall = time.perf_counter() - began
-    report = vtb.load_simulator(out).provenance["fit"]["report"]
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return {"options": list(options), "wall_seconds": wall, "max_rss_bytes": largest, **report}
+    return {"options": list(options), **vtb.load_simulator(out).provenance["fit"]["report"]}
 
 
 def scale(pages: int, work: Path, run: int) -> dict[str, Any]:
@@ -96,7 +91,7 @@ def click_through(simulator: vtb.Simulator, run: int) -> dict[str, float]:
         simulator=simulator,
         autoreset_mode="SameStep",
     )
-    envs.reset(seed=base(run, 21) & 0xFFFFFFFF)
+    envs.reset(seed=base(run, 21))
     draws, clicks = np.random.default_rng(base(run, 22)), 0.0
     for _ in range(STEPS):
         action = draws.standard_normal((LANES, 27), np.float32)
@@ -155,9 +150,16 @@ def main() -> None:
         for pages in options.pages:
             found = scale(pages, options.work, options.run)
             held.setdefault("scale", {})[str(pages)] = found
-            print(f"{pages:,} pages: {found['wall_seconds']:.0f} s", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(held, indent=1) + "\n")
+            print(f"{pages:,} pages: {found['seconds']:.0f} s", flush=True)
+            keep(options.json, held)
+    keep(options.json, held)
+
+
+def keep(path: Path | None, held: dict[str, Any]) -> None:
+    """Writes what there is so far."""
+    if path is not None:
+        with write_atomically(path) as file:
+            file.write((json.dumps(held, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""README's tables of what was learned from logs, from ``benches/results/learned`` (`make tables`)."""
+"""README's tables of what was learned from logs, from ``benches/results/learned``."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def drift(found: Mapping[str, Any]) -> str:
     table = [
         "| R2P over the random engine's, % | in truth: "
         + " | ".join(head)
-        + " | lost | in simulators: day 0 | day 30 |",
-        "|---|" + "--:|" * (len(days) + 3),
+        + f" | lost | over zero | in simulators: {head[0]} | {head[-1]} |",
+        "|---|" + "--:|" * (len(days) + 4),
     ]
     for name, row in found["rows"].items():
-        keys = [*(f"truth_{day}" for day in days), "truth_drop"]
+        keys = [*(f"truth_{day}" for day in days), "truth_drop", "truth_over_zero"]
         keys += [f"simulator_{days[0]}", f"simulator_{days[-1]}"]
         table.append(f"| {NAMES[name]} | {' | '.join(_mean(row, key, 1) for key in keys)} |")
     return "\n".join(
@@ -120,18 +120,18 @@ def fits(found: Mapping[str, Any]) -> str:
         f"{', '.join(found['published']['policies'])} (`python -m benches.fits`). Uniform actions "
         "alone are never near zero, so what customers do there cannot be learned from them.",
         "",
-        "| pages in the log | wall time of `fit` | simulating | peak memory | log |",
+        "| pages in the log | time of `fit` | simulating | peak memory | log |",
         "|--:|--:|--:|--:|--:|",
     ]
     for pages, fit in found["scale"].items():
         memory = fit["peak_memory_bytes"] / 1e6
         lines.append(
-            f"| {int(pages):,} | {fit['wall_seconds']:.0f} s | "
+            f"| {int(pages):,} | {fit['seconds']:.0f} s | "
             f"{100 * fit['simulating_share']:.1f} % | {memory:.0f} MB | "
             f"{fit['log_bytes'] / 1e6:,.0f} MB |"
         )
     machine = found["machine"]
-    return "\n".join([*lines, "", f"With the command's defaults, one thread each, on {machine}."])
+    return "\n".join([*lines, "", f"With the command's defaults on {machine}."])
 
 
 def _mean(row: Mapping[str, Sequence[float]], key: str, digits: int, *, plain: bool = False) -> str:

@@ -80,6 +80,21 @@ def text(what: str, value: Text) -> Text:
     return value
 
 
+def one_of(what: str, value: Text, known: tuple[str, ...]) -> Text:
+    """The value, if it is one of these words."""
+    if not isinstance(cast(object, value), str) or value not in known:
+        raise InvalidArgumentError(f"{what}: expected one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def effort(value: object) -> float:
+    """What multiplies the steps of a training: above 0, up to 100."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value <= 100:  # type: ignore[operator]
+        raise InvalidArgumentError(f"effort: expected a number above 0, up to 100, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
 def instance(what: str, value: object, kind: type[Kind]) -> Kind:
     """The value, if it is of this kind."""
     if not isinstance(value, kind):

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from virtualtb_fast._arguments import integer
+from virtualtb_fast._arguments import effort, integer, one_of
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.records import Prepared
 
@@ -48,12 +48,12 @@ class Settings:
     responses_config: Any = None
 
     def __post_init__(self) -> None:
-        _one_of("customers", self.customers, CUSTOMERS)
-        _one_of("responses", self.responses, RESPONSES)
-        _one_of("leave", self.leave, ("hazard", "once"))
+        one_of("customers", self.customers, CUSTOMERS)
+        one_of("responses", self.responses, RESPONSES)
+        one_of("leave", self.leave, ("hazard", "once"))
         object.__setattr__(self, "seed", integer("seed", self.seed, 0, 2**64 - 1))
         object.__setattr__(self, "device", _device(self.device))
-        object.__setattr__(self, "effort", _effort(self.effort))
+        object.__setattr__(self, "effort", effort(self.effort))
 
     def check(self, log: Prepared) -> None:
         """Raises `InvalidArgumentError` if this log cannot be learned from in this way."""
@@ -99,6 +99,11 @@ class Settings:
         if self.responses == "linear":
             cloning = LINEAR
         if isinstance(given, MailConfig):
+            if self.responses == "mail-paper" and given.reward == "logit":
+                raise InvalidArgumentError(
+                    "responses_config: expected a MailConfig.paper for 'mail-paper', "
+                    f"got one of reward {given.reward!r}"
+                )
             mail, cloning = given, given.cloning
         elif isinstance(given, CloningConfig):
             cloning = given
@@ -144,19 +149,6 @@ def _longest(log: Prepared, most: int | None = None) -> int:
 def fewer(config: Any, name: str, effort: float) -> Any:
     """Settings whose number of steps of that name is multiplied by the effort."""
     return dataclasses.replace(config, **{name: max(1, round(getattr(config, name) * effort))})
-
-
-def _one_of(what: str, value: object, known: tuple[str, ...]) -> str:
-    if not isinstance(value, str) or value not in known:
-        raise InvalidArgumentError(f"{what}: expected one of {', '.join(known)}, got {value!r}")
-    return value
-
-
-def _effort(value: object) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= 100:  # type: ignore[operator]
-        raise InvalidArgumentError(f"effort: expected a number above 0, up to 100, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
 
 
 def _device(value: object) -> str:

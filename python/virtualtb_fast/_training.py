@@ -12,7 +12,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -31,6 +31,7 @@ __all__ = [
     "pack",
     "pack_adam",
     "require_finite",
+    "torch_threads",
     "unpack",
     "write_atomically",
 ]
@@ -188,6 +189,19 @@ def require_finite(stage: str, step: int, **quantities: Any) -> None:
                 quantity=quantity,
                 step=step,
             )
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Sets torch's threads for a while: sums, and so results, depend on how many there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pack(tensors: Mapping[str, torch.Tensor], prefix: str) -> State:

@@ -23,6 +23,7 @@ from virtualtb_fast.imitation.response import (  # noqa: E402
     ResponseConfig,
     ResponseNetwork,
 )
+from virtualtb_fast.logs import OUTCOMES  # noqa: E402
 from virtualtb_fast.networks import stream  # noqa: E402
 from virtualtb_fast.rl import trpo  # noqa: E402
 
@@ -190,6 +191,10 @@ def test_a_session_that_is_cut_is_worth_what_its_own_next_page_is(
     known: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pages = known(300)
+    outcome = pages.outcome.copy()
+    ends = pages.offsets[1:] - 1
+    outcome[ends[pages.page[ends] >= 2]] = OUTCOMES.index("max_pages")
+    pages = dataclasses.replace(pages, outcome=outcome)
     shape = dataclasses.replace(CLONING.response, longest=3)
     cloned = dataclasses.replace(CLONING, response=shape)
     one = fresh(pages, MailConfig.paper(cloning=cloned, sessions=200))
@@ -205,7 +210,7 @@ def test_a_session_that_is_cut_is_worth_what_its_own_next_page_is(
     monkeypatch.setattr(mail_step.returns, "advantages", spy)
     with torch.no_grad():
         later = one._values(dataclasses.replace(batch, page=batch.page + 1))
-    one._improve(batch, reward, terminated, False)
+    one._improve(batch, reward, terminated, 0.0)
     following, ended, truncated = given[2:]
     assert 0 < int(truncated.sum()) < int(ended.sum() + truncated.sum())
     # Within a session the customer stays the same, so the next row is the next page.

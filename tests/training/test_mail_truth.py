@@ -1,4 +1,4 @@
-"""Spec T3.1 to T3.5 and T3.7 in one tuning world: BC + MAIL and the linear family, with guards.
+"""Spec T3.1 to T3.5 and T3.7 in one tuning world: BC + MAIL, with guards.
 
 The long form, all methods in the worlds for reporting: `virtualtb-fast report responses`.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import pty
 import re
 import signal
@@ -23,10 +24,16 @@ from virtualtb_fast import cli
 torch = pytest.importorskip("torch")
 pyarrow = pytest.importorskip("pyarrow")
 
-SETTINGS: dict[str, Any] = {"customers": "ar", "responses": "bc+mail", "effort": 0.02, "seed": 3}
+from virtualtb_fast.imitation.mail import MailConfig  # noqa: E402
+
+PLAIN: dict[str, Any] = {"customers": "ar", "responses": "bc+mail", "effort": 0.02, "seed": 3}
+# Six iterations, each with a step and a look.
+SETTINGS = PLAIN | {
+    "responses_config": MailConfig(sessions=200, iterations=300, step_margin=-1.0, look_every=1)
+}
 
 KILLED = """
-import json, os, signal, sys
+import os, pickle, signal, sys
 from virtualtb_fast import _training, fit as function
 import virtualtb_fast as vtb
 
@@ -40,7 +47,7 @@ def progress(now, done, total, figures):
     if seen > after:
         os.kill(os.getpid(), how)
 
-vtb.fit(sys.argv[1], out=sys.argv[2], progress=progress, **json.loads(sys.argv[6]))
+vtb.fit(sys.argv[1], out=sys.argv[2], progress=progress, **pickle.loads(bytes.fromhex(sys.argv[6])))
 """
 
 
@@ -59,7 +66,7 @@ def undisturbed(log: str) -> vtb.Simulator:
 def killed(
     log: str, out: Path, stage: str, after: int, how: int = signal.SIGKILL, **more: Any
 ) -> subprocess.CompletedProcess[str]:
-    words = [log, str(out), stage, str(after), str(int(how)), json.dumps(SETTINGS | more)]
+    words = [log, str(out), stage, str(after), str(int(how)), pickle.dumps(SETTINGS | more).hex()]
     return subprocess.run(
         [sys.executable, "-c", KILLED, *words], check=False, capture_output=True, text=True
     )
@@ -185,7 +192,7 @@ WORDS = ["--customers", "ar", "--responses", "bc+mail", "--effort", "0.02", "--s
 
 
 def test_the_command_prints_a_table_or_an_object(
-    log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], undisturbed: vtb.Simulator
+    log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "fit.safetensors")
     assert cli.main(["fit", log, "--out", out, *WORDS]) == 0
@@ -194,7 +201,7 @@ def test_the_command_prints_a_table_or_an_object(
     for part in ("clicks.parquet: ", "500 sessions", "nat a held-out page", "simulated", "MAIL"):
         assert part in text
     assert max(map(len, text.splitlines()[1:])) <= 80
-    assert_same(vtb.load_simulator(out), undisturbed)
+    assert_same(vtb.load_simulator(out), vtb.fit(log, **PLAIN))
     assert cli.main(["fit", log, "--out", out, *WORDS]) == 2
     assert "expected a new file, got one that exists (--overwrite?)" in capsys.readouterr().err
     assert cli.main(["fit", log, "--out", out, *WORDS, "--overwrite", "--json"]) == 0

@@ -105,7 +105,7 @@ def test_the_command_refuses_what_there_is_not(
     assert "above 0" in capsys.readouterr().err
     assert cli.main(["report", "table2", "--out", str(tmp_path), "--methods", "sac"]) == 2
     assert "sac" in capsys.readouterr().err
-    for name in ("fidelity", "table1", "table2", "figure3", "figure4", "figure5"):
+    for name in ("fidelity", "responses", "table1", "table2", "figure3", "figure4", "figure5"):
         assert cli.main(["report", name, "--help"]) == 0
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= 80

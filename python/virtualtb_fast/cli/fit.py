@@ -213,7 +213,9 @@ def _responses(stages: Mapping[str, Any]) -> Iterator[str]:
         untrained = f"{cloned['start']:.4f} untrained"
         yield f"{cloned['held_out']:.4f} nat a held-out page, cloned ({untrained})"
     if mail is not None:
-        yield f"{mail['iterations']} iterations of MAIL, {mail['steps']} with a step"
+        best = mail["best_iteration"]
+        kept = f"iteration {best} is the best" if best else "the start is the best"
+        yield f"{mail['iterations']} iterations of MAIL, {kept}"
 
 
 def _leaving(kind: str) -> str:

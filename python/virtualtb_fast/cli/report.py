@@ -2,6 +2,7 @@
 
 reports:
   fidelity      a simulator beside the log that it stands for: one HTML page
+  responses     ways to learn customers' answers, against true ones
   table1        samplers of customers: GAN-SD, baselines, alternatives
   table2        policies trained in a simulator, on the days after
   figure3       shares of every category: truth, GAN-SD and its baselines

@@ -6,11 +6,10 @@ that is not finite, with the last good state kept.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from virtualtb_fast.customers import _tables as tables
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.schema import Field
 
-__all__ = ["Checkpoint", "Memory", "Progress", "Run", "State", "torch_threads"]
+__all__ = ["Checkpoint", "Memory", "Progress", "Run", "State"]
 
 State = dict[str, Any]
 """What a run needs to continue: nested dictionaries and lists of arrays, tensors and numbers."""
@@ -64,17 +63,6 @@ class Memory:
     def due(self) -> bool:
         """Always: every 20 steps."""
         return True
-
-
-@contextlib.contextmanager
-def torch_threads(torch: Any, count: int) -> Iterator[None]:
-    """Sets torch's threads for a while: sums, and so results, depend on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Run:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from virtualtb_fast._extras import torch_for
+from virtualtb_fast._training import torch_threads
 from virtualtb_fast.customers import _run as running
 from virtualtb_fast.customers import _tables as tables
 from virtualtb_fast.customers.sampler import CustomerSampler
@@ -263,8 +264,8 @@ def fit_autoregressive(
     """
     config = config or AutoregressiveConfig()
     table = tables.check_customers(codes, fields)
-    torch = torch_for(what)
-    with running.torch_threads(torch, config.num_threads):
+    torch_for(what)
+    with torch_threads(config.num_threads):
         trainer = _Trainer(table, fields, seed, config, device)
         run = running.Run(
             what,

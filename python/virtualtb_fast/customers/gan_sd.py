@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from virtualtb_fast._extras import torch_for
+from virtualtb_fast._training import torch_threads
 from virtualtb_fast.customers import _run as running
 from virtualtb_fast.customers import _tables as tables
 from virtualtb_fast.customers._gan_losses import (
@@ -410,8 +411,8 @@ def fit_gan_sd(
         _one_of("config", config, tuple(PRESETS))
         config = PRESETS[config]
     table = tables.check_customers(codes, fields)
-    torch = torch_for(what)
-    with running.torch_threads(torch, config.num_threads):
+    torch_for(what)
+    with torch_threads(config.num_threads):
         trainer = _Trainer(table, fields, seed, config, device)
         run = running.Run(
             what,

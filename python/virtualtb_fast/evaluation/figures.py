@@ -287,7 +287,7 @@ def table_bars(
     names = list(rows)[::-1]
     figure = _figure(2.6 * len(titles) + 1.2, 0.9 + 0.36 * len(names))
     panels = np.atleast_1d(figure.subplots(1, len(titles), sharey=True))
-    sides = {"fresh": "fresh", "independent": "guard"}
+    sides = {"fresh": "fresh", "independent": "guard", "guard": "guard"}
     colors = [COLORS[sides.get(name, "simulator")] for name in names]
     at = np.arange(len(names))
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
@@ -390,6 +390,9 @@ def _called(name: str) -> str:
         "blind": "feature-blind (guard)",
         "zero": "zero action",
         "logger": "random engine",
+        "guard": "trivially wrong (guard)",
+        "linear": "linear in the action",
+        "mail-paper": "MAIL, paper's reward",
         "bc": "BC",
         "mail": "MAIL",
         "bc+mail": "BC + MAIL",

@@ -49,8 +49,8 @@ class Sizes:
     """Pages for the likelihood."""
     customers: int = 20_000
     """Customers for the effect of actions."""
-    iterations: int = 50
-    """Of MAIL."""
+    iterations: int | None = None
+    """Most of MAIL, if not its default."""
     cloning: cloning.CloningConfig = field(default_factory=cloning.CloningConfig)
     """Of customers and engine."""
 
@@ -72,7 +72,9 @@ def learn(
             fitted = linear.fit_linear(pages, **shared)
         engine = cloning.clone_engine(pages, config=sizes.cloning, **shared)
         return fitted, engine, fitted.report
-    settings: dict[str, Any] = {"cloning": sizes.cloning, "iterations": sizes.iterations}
+    settings: dict[str, Any] = {"cloning": sizes.cloning, "num_threads": 1}
+    if sizes.iterations is not None:
+        settings["iterations"] = sizes.iterations
     if method == "mail-paper":
         config = mail.MailConfig.paper(**settings)
     else:

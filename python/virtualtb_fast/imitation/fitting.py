@@ -25,12 +25,23 @@ from virtualtb_fast._training import (
     pack,
     pack_adam,
     require_finite,
+    torch_threads,
     unpack,
 )
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.networks import stream
 
-__all__ = ["FitConfig", "FitReport", "Keeper", "Part", "Progress", "State", "fit"]
+__all__ = [
+    "MOST_HELD",
+    "FitConfig",
+    "FitReport",
+    "Keeper",
+    "Part",
+    "Progress",
+    "State",
+    "fit",
+    "mean_loss",
+]
 
 Loss = Callable[[NDArray[np.int64]], Tensor]
 """The mean loss of these rows."""
@@ -58,7 +69,7 @@ class Part:
 
 _EVALUATED = 16_384
 """Held-out rows looked at a time."""
-_MOST_HELD = 200_000
+MOST_HELD = 200_000
 """About the most held-out rows looked at."""
 
 
@@ -105,6 +116,7 @@ class FitReport:
     """Whether patience ran out before the epochs did."""
 
 
+@torch_threads(1)
 def fit(
     module: nn.Module,
     loss: Loss,
@@ -140,11 +152,11 @@ def fit(
     batch = min(config.batch, len(train))
     per_epoch = len(train) // batch
     steps, every = config.epochs * per_epoch, max(1, per_epoch // config.checks)
-    judged = held.ordered(_MOST_HELD)
+    judged = held.ordered(MOST_HELD)
     resume = None if checkpoint is None else checkpoint.load()
     if resume is None:
         average, best = _copy(module.state_dict()), _copy(module.state_dict())
-        start = lowest = _mean(loss, judged)
+        start = lowest = mean_loss(loss, judged)
         step = idle = 0
     else:
         module.load_state_dict(unpack(resume, "now."))
@@ -177,7 +189,7 @@ def fit(
             continue
         here = _copy(module.state_dict())
         module.load_state_dict(average)
-        seen = _mean(loss, judged)
+        seen = mean_loss(loss, judged)
         module.load_state_dict(here)
         try:
             require_finite(name, step, loss=float(value.detach()), held_out_loss=seen)
@@ -207,7 +219,7 @@ def fit(
     return FitReport(lowest, start, step, step < steps)
 
 
-def _mean(loss: Loss, rows: NDArray[np.int64]) -> float:
+def mean_loss(loss: Loss, rows: NDArray[np.int64]) -> float:
     """The mean loss of many rows."""
     total = 0.0
     with torch.no_grad():

@@ -7,7 +7,7 @@ had ended by then.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,19 @@ from virtualtb_fast._torch import Tensor, nn, torch
 from virtualtb_fast.imitation.response import ResponseNetwork
 from virtualtb_fast.networks import Perceptron, stream
 
-__all__ = ["Judge", "Reward", "ended_before", "judge_loss", "rewards_of", "worth_of_ends"]
+__all__ = [
+    "REWARDS",
+    "Judge",
+    "Reward",
+    "ended_before",
+    "judge_loss",
+    "rewards_of",
+    "worth_of_ends",
+]
 
 Reward = Literal["logit", "log_d", "minus_log_one_minus_d"]
 """log(D / (1 - D)), log D, or -log(1 - D)."""
+REWARDS: Final[tuple[str, ...]] = get_args(Reward)
 
 
 class Judge(nn.Module):

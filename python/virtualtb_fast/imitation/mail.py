@@ -19,7 +19,9 @@ Where this departs from the paper, and why:
   loss over them is a sum over page numbers weighted by how many sessions had ended by then, and
   what an end is worth is the discounted sum of their rewards, which is exact. Weights that depend
   on the page number alone and are the same on both sides leave the best discriminator unchanged;
-  absorbing rows weigh as much as pages do together.
+  absorbing rows weigh as much as pages do together. Pages are averaged on each side, absorbing rows
+  are counted a session, so that what an end is worth is exact where simulated sessions are as long
+  as logged ones, and pulls less towards the logged length where they are not.
 - **The value network sees (x, n)**, not the action: the action is part of what the joint policy
   does, and a baseline that knows it would cancel the engine's share of the advantage.
 - **A step is no longer than the evidence.** TRPO normalises what it follows, so a discriminator
@@ -41,7 +43,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from virtualtb_fast._torch import torch
-from virtualtb_fast._training import Keeper, Progress, require_finite
+from virtualtb_fast._training import Keeper, Progress, require_finite, torch_threads
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.imitation.cloning import clone_engine, clone_response, start_at_shares
 from virtualtb_fast.imitation.data import Pages
@@ -67,10 +69,12 @@ class MailResult:
     engine: Engine
     """The engine that logged."""
     report: dict[str, Any]
-    """Iterations, seconds, the share of them spent simulating, and the first step's norms of the
-    gradients of both policies."""
+    """``method``; ``iterations`` and ``steps`` taken in them, ``best_iteration``, whose policies
+    these are (0: those that it began with), ``stopped_early``; ``seconds`` of this call, the
+    ``simulating_share`` of the loop's; norms of the first gradients of both policies."""
 
 
+@torch_threads(1)
 def fit_mail(
     pages: Pages,
     *,
@@ -112,7 +116,7 @@ def fit_mail(
     elif config.look_every:
         mail.look()
     source = logged_customers(pages) if customers is None else customers
-    good, simulating, looping = mail.state(), 0.0, time.perf_counter()
+    good = mail.state()
     while not _done(mail, cloned):
         now = time.perf_counter()
         played = simulate(
@@ -123,10 +127,12 @@ def fit_mail(
             seed=_session_seed(seed, mail.iteration),
             num_threads=config.num_threads,
         )
-        simulating += time.perf_counter() - now
+        mail.simulating += time.perf_counter() - now
         figures = mail.learn(played)
-        if config.look_every and mail.iteration % config.look_every == 0:
+        last = _done(mail, cloned)
+        if config.look_every and (last or mail.iteration % config.look_every == 0):
             figures["held_out"] = mail.look()
+        mail.looping += time.perf_counter() - now
         try:
             weights = trpo.flat([*engine.parameters(), *response.network.parameters()])
             require_finite("mail", mail.iteration, **figures, weights=weights.detach())
@@ -141,7 +147,6 @@ def fit_mail(
             keeper.save(good)
         if progress is not None:
             progress("mail", mail.iteration, config.iterations, figures)
-    loop = time.perf_counter() - looping
     if config.look_every:
         mail.take_best()
     report = {
@@ -151,7 +156,7 @@ def fit_mail(
         "best_iteration": mail.best_iteration if config.look_every else mail.iteration,
         "stopped_early": mail.iteration < config.iterations,
         "seconds": time.perf_counter() - began,
-        "simulating_share": simulating / loop if loop else 0.0,
+        "simulating_share": mail.simulating / mail.looping if mail.looping else 0.0,
         "engine_gradient_norm": mail.norms[0],
         "customers_gradient_norm": mail.norms[1],
     }

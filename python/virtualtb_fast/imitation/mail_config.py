@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from virtualtb_fast._arguments import integer, one_of
+from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.imitation.cloning import CloningConfig
-from virtualtb_fast.imitation.judge import Reward
+from virtualtb_fast.imitation.judge import REWARDS, Reward
 from virtualtb_fast.rl import trpo
 
 __all__ = ["MailConfig"]
+
+_STARTS: Final = ("bc", "random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,21 @@ class MailConfig:
     random weights, which take their time, it does not."""
     num_threads: int | None = None
     """Of the simulation; results do not depend on it."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("init", _STARTS), ("reward", REWARDS)):
+            one_of(name, getattr(self, name), known)
+        for name in (
+            *("sessions", "iterations", "value_epochs", "judge_epochs", "judge_batch"),
+            *("stop_after", "patience"),
+        ):
+            integer(name, getattr(self, name), 1, 2**31)
+        integer("look_every", self.look_every, 0, 2**31)
+        shares = (self.gamma, self.lam, self.average, self.judge_average, self.stop_accuracy)
+        good = all(0 <= share <= 1 for share in shares) and 0 < self.fisher_share <= 1
+        good = good and min(self.clip, self.value_rate, self.judge_rate) > 0
+        if not good or min(self.judge_decay, self.penalty) < 0:
+            raise InvalidArgumentError(f"MAIL: expected positive settings, got {self}")
 
     @classmethod
     def paper(cls, **other: Any) -> MailConfig:

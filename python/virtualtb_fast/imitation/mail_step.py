@@ -13,9 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._batches import SessionRows
 from virtualtb_fast._torch import Tensor, torch
 from virtualtb_fast._training import State, load_adam, pack, pack_adam, unpack
 from virtualtb_fast.imitation.data import Pages
+from virtualtb_fast.imitation.fitting import MOST_HELD, mean_loss
 from virtualtb_fast.imitation.judge import (
     Judge,
     ended_before,
@@ -25,16 +27,16 @@ from virtualtb_fast.imitation.judge import (
 )
 from virtualtb_fast.imitation.mail_config import MailConfig
 from virtualtb_fast.imitation.response import Engine, FittedResponse
+from virtualtb_fast.logs import OUTCOMES
 from virtualtb_fast.networks import Categorical, Gaussian, Joint, Perceptron, stream
 from virtualtb_fast.rl import returns, trpo
 
 __all__ = ["Mail"]
 
-_LOOKED_AT: Final = 20_000
-"""About the most held-out sessions that a look is at."""
-
 _NUMBERS: Final = ("iteration", "calm", "moved", "idle", "best_iteration", "moved_before")
 """Attributes that count, in the order of a state's ``numbers``."""
+
+_CUT: Final = OUTCOMES.index("max_pages")
 
 
 @dataclass
@@ -76,9 +78,11 @@ class Mail:
         )
         self.value_adam = torch.optim.Adam(self.value.parameters(), config.value_rate)
         self.held = pages.held_out(config.cloning.fit.held_out, seed)
+        self.judged = SessionRows(pages.offsets, self.held).ordered(MOST_HELD)
         self.centre, self.iteration, self.calm = 0.0, 0, 0
         self.moved = 0
-        self.norms: tuple[float, float] = (math.nan, math.nan)
+        self.simulating = self.looping = 0.0
+        self.norms: tuple[float, float] = (0.0, 0.0)
         self.mean = self.best = self._policies()
         self.lowest, self.idle, self.best_iteration, self.moved_before = math.inf, 0, 0, 0
 
@@ -103,12 +107,9 @@ class Mail:
 
         Where it is the lowest so far, the averaged policies are kept as the best.
         """
-        sessions = np.flatnonzero(self.held)
-        chosen = sessions[:: -(-len(sessions) // _LOOKED_AT)]
         now = self._policies()
         self._take(self.mean)
-        with torch.no_grad():
-            found = float(self.response.network.nll(self.pages, self.pages.rows_of(chosen)))
+        found = mean_loss(lambda rows: self.response.network.nll(self.pages, rows), self.judged)
         self._take(now)
         self.idle += self.moved > self.moved_before
         self.moved_before = self.moved
@@ -126,9 +127,10 @@ class Mail:
         self.engine.load_state_dict(unpack(policies, "engine."))
 
     def _average(self) -> None:
-        decay = self.config.average
+        # In this form what has not moved stays as it is, to the last bit.
+        step = np.float32(1.0 - self.config.average)
         self.mean = {
-            name: decay * self.mean[name] + (1 - decay) * now
+            name: self.mean[name] + step * (now - self.mean[name])
             for name, now in self._policies().items()
         }
 
@@ -141,7 +143,7 @@ class Mail:
     def _batch(self, pages: Pages, rows: NDArray[np.int64]) -> _Batch:
         last = np.zeros(len(pages), bool)
         last[pages.offsets[1:] - 1] = True
-        cut = last & (pages.page >= self.response.network.config.longest - 1)
+        cut = last & (pages.outcome == _CUT)
         return _Batch(
             pages.customers(rows),
             pages.numbers(rows),
@@ -309,7 +311,8 @@ class Mail:
             **pack_adam(self.judge_adam, "judge_adam."),
             **pack_adam(self.value_adam, "value_adam."),
             "numbers": np.array([getattr(self, name) for name in _NUMBERS], np.int64),
-            "centre": np.array([self.centre, self.lowest, *self.norms]),
+            "figures": np.array([self.centre, self.lowest, *self.norms]),
+            "seconds": np.array([self.simulating, self.looping]),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -330,7 +333,8 @@ class Mail:
         )
         for name, number in zip(_NUMBERS, state["numbers"], strict=True):
             setattr(self, name, int(number))
-        self.centre, self.lowest, *norms = (float(number) for number in state["centre"])
+        self.centre, self.lowest, *norms = (float(number) for number in state["figures"])
+        self.simulating, self.looping = (float(number) for number in state["seconds"])
         self.norms = (norms[0], norms[1])
 
 

@@ -39,6 +39,7 @@ from virtualtb_fast._training import (
     pack,
     pack_adam,
     require_finite,
+    torch_threads,
     unpack,
 )
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
@@ -143,7 +144,7 @@ class _Training:
             num_threads=config.num_threads,
         )
         spread = torch.ones(width)
-        # Pages are counted, the other columns are at most a few units.
+        # Pages are counted, up to a hundred; the other columns are 0, 1, or a few clicks.
         spread[schema.page_column] = 10.0
         sizes = (width, *config.hidden)
         self.policy = GaussianPolicy(
@@ -242,6 +243,7 @@ _FIGURES = ("r2p", "reward", "norm", "kl", "gain", "moved")
 """Columns of the history."""
 
 
+@torch_threads(1)
 def train(
     place: Simulator | GroundTruthStore,
     *,

@@ -20,9 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from virtualtb_fast._arguments import effort as checked_effort
 from virtualtb_fast._arguments import integer
 from virtualtb_fast._fit_settings import fewer
-from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation import figures
 from virtualtb_fast.evaluation.cells import Cell, run_cells
 from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told, about, finish, markdown, row
@@ -52,7 +53,10 @@ def fit_cell(
     from virtualtb_fast.imitation.simulate import logged_customers, simulator_of
     from virtualtb_fast.policies.anc import usual_norm
 
-    Path(folder).mkdir(exist_ok=True)
+    try:
+        Path(folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror, folder) from error
     pages, seed = _pages(world, day, sessions), _seed(world, _FIT, day)
     source, base = logged_customers(pages), cloning.CloningConfig()
     copying = replace(
@@ -60,7 +64,7 @@ def fit_cell(
         fit=fewer(base.fit, "epochs", effort),
         engine_fit=fewer(base.engine_fit, "epochs", effort),
     )
-    config = fewer(mail.MailConfig(cloning=copying), "iterations", effort)
+    config = fewer(mail.MailConfig(cloning=copying, num_threads=1), "iterations", effort)
     fits: dict[str, Any] = {}
     clock = [time.process_time()]
 
@@ -113,7 +117,7 @@ def policy_cell(
     if policy in ("trpo-anc", "blind"):
         from virtualtb_fast.policies.trpo import TrainConfig, train
 
-        config = fewer(TrainConfig(), "iterations", effort)
+        config = fewer(TrainConfig(num_threads=1), "iterations", effort)
         place = simulators[0] if policy == "trpo-anc" else _blind(_pages(world, 0, sessions))
         trained = train(place, mu=mu, seed=_seed(world, _TRAIN), config=config)
         played, training = trained.policy, trained.report
@@ -175,6 +179,7 @@ def table2(
     if not methods or any(name not in TABLE2 for name in methods):
         raise InvalidArgumentError(f"methods: expected {', '.join(TABLE2)}, got {methods}")
     integer("sessions", sessions, 200, 10**7)
+    checked_effort(effort)
     settings: dict[str, Any] = {"sessions": sessions, "effort": effort}
     run: dict[str, Any] = {"workers": workers, "progress": progress}
     fits = _fits(Path(out), worlds, methods, settings, run)
@@ -185,7 +190,8 @@ def table2(
     }
     found: dict[str, Any] = {"format": "virtualtb_fast.table2", **about(worlds, **settings)}
     found |= {"days": list(DAYS), "rows": rows, "notes": _notes(fits, methods)}
-    trained = [cells[world, name]["training"] for world in worlds for name in methods]
+    shared = {id(cells[w, name]): cells[w, name]["training"] for w in worlds for name in methods}
+    trained = list(shared.values())
     settled = sum(training["plateau"] for training in trained)
     found["notes"].append(f"{settled} of {len(trained)} policies were trained to a plateau.")
     found |= {"fits": fits, "cells": [_short(name, cell) for (_, name), cell in cells.items()]}

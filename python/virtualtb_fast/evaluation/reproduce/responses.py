@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,12 +36,8 @@ def response_cell(world: int, method: str, train: int, iterations: int | None) -
     from virtualtb_fast.evaluation.imitation import Sizes, cell
 
     few = min(train, 20_000)
-    sizes = Sizes(
-        train=train, played=2 * train, judged=few, pages=min(train, 200_000), customers=few
-    )
-    if iterations is not None:
-        sizes = replace(sizes, iterations=iterations)
-    return cell(world, method, sizes)
+    pages = min(train, 200_000)
+    return cell(world, method, Sizes(train, 2 * train, few, pages, few, iterations))
 
 
 def responses(
@@ -69,8 +64,9 @@ def responses(
     Returns:
         What ``responses.json`` holds: ``rows`` by method with (mean, half of its 95 % interval) of
         every figure of spec T3.1 to T3.4 and T3.7; ``guard`` has what something trivially wrong
-        gets (blind to actions; constant answers; a table that is blind to features; customers with
-        independent fields; an engine that was not trained), ``fresh`` other sessions of the store.
+        gets (blind to actions; constant answers; a table that is blind to features, under shifted
+        actions one of constant answers; customers with independent fields; an engine that was not
+        trained), ``fresh`` other sessions of the store.
 
     Raises:
         InvalidArgumentError: an unknown method, or too few sessions.
@@ -81,6 +77,8 @@ def responses(
     if not methods or any(name not in RESPONSES for name in methods):
         raise InvalidArgumentError(f"methods: expected {', '.join(RESPONSES)}, got {methods}")
     integer("sessions", sessions, 200, 10**7)
+    if iterations is not None:
+        integer("iterations", iterations, 1, 10**6)
     given = {"train": sessions, "iterations": iterations}
     cells = run_cells(
         Path(out) / "cells",
