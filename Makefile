@@ -71,6 +71,7 @@ bench-simulators: $(VENV)/.test $(VENV)/.built ## Measure every kind of simulato
 TABLES := responses table1 table2 figure3 figure4 figure5
 
 tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, in hours: make tables PUBLISHED=folder
+	@[ -d "$(PUBLISHED)" ] || { echo "expected PUBLISHED=folder of the published networks" >&2; exit 1; }
 	@mkdir -p benches/results/learned
 	for name in $(TABLES); do \
 		$(BIN)/virtualtb-fast report $$name --out target/tables/$$name && \

@@ -331,3 +331,20 @@ def test_heads_of_clicks_are_imitated_too(known: Any) -> None:
     result = mail.fit_mail(known(300), seed=1, config=config)
     assert result.report["iterations"] == 2
     assert result.response.export()[0].heads == "clicks"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reward": "logitt"}, "reward: expected one of logit, .*, got 'logitt'"),
+        ({"init": "warm"}, "init: expected one of bc, random, got 'warm'"),
+        ({"iterations": 0}, "iterations: expected an integer, 1 to"),
+        ({"judge_epochs": 0}, "judge_epochs: expected an integer, 1 to"),
+        ({"look_every": -1}, "look_every: expected an integer, 0 to"),
+        ({"average": 1.5}, "MAIL: expected positive settings"),
+        ({"penalty": -1.0}, "MAIL: expected positive settings"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        MailConfig(**settings)

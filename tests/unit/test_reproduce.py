@@ -28,6 +28,13 @@ def cells(*numbers: int) -> list[Cell]:
     return [Cell(f"square-{number}", square, {"number": number}) for number in numbers]
 
 
+def test_a_cell_of_other_settings_is_another(tmp_path: Path) -> None:
+    DONE.clear()
+    for settings in ("steps=1", "steps=1", "steps=2", ""):
+        run_cells(tmp_path, [Cell("square-2", square, {"number": 2}, settings)])
+    assert DONE == [2, 2, 2]
+
+
 def test_cells_are_done_once(tmp_path: Path) -> None:
     DONE.clear()
     told: list[tuple[str, int, int]] = []
@@ -39,7 +46,7 @@ def test_cells_are_done_once(tmp_path: Path) -> None:
     assert run_cells(tmp_path, cells(3, 4, 2)) == [{"square": 9}, {"square": 16}, {"square": 4}]
     assert DONE == [2, 3, 4]
     # Where things are changes no result.
-    run_cells(tmp_path, [Cell("square-2", square, {"number": 2}, {"folder": "elsewhere"})])
+    run_cells(tmp_path, [Cell("square-2", square, {"number": 2}, places={"folder": "elsewhere"})])
     # Damaged, and of other arguments: done again.
     (tmp_path / "square-2.json").write_text("{")
     run_cells(tmp_path, [*cells(2), Cell("square-3", square, {"number": 5})])

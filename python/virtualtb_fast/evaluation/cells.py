@@ -34,6 +34,8 @@ class Cell:
     """A function of a module, called with the arguments; what it returns JSON can hold."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What JSON can hold."""
+    settings: str = ""
+    """What the work takes from elsewhere, as text: defaults that may be others next time."""
     places: Mapping[str, str] = field(default_factory=dict)
     """Further arguments: where things are, which changes no result."""
 
@@ -41,6 +43,8 @@ class Cell:
     def key(self) -> str:
         """A digest of what its result depends on: a file with another one is done again."""
         what = [self.work.__module__, self.work.__qualname__, dict(self.arguments)]
+        if self.settings:
+            what.append(self.settings)
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 

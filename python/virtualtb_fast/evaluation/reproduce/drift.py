@@ -26,7 +26,15 @@ from virtualtb_fast._fit_settings import fewer
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation import figures
 from virtualtb_fast.evaluation.cells import Cell, run_cells
-from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told, about, finish, markdown, row
+from virtualtb_fast.evaluation.reproduce.parts import (
+    WORLDS,
+    Told,
+    about,
+    finish,
+    learning,
+    markdown,
+    row,
+)
 from virtualtb_fast.policies import Policy
 from virtualtb_fast.rollout import rollout
 from virtualtb_fast.simulator import Simulator
@@ -216,6 +224,7 @@ def _fits(
             f"fit-{world}-{day}-{group[0]}",
             fit_cell,
             {"world": world, "day": day, "methods": group, **settings},
+            learning(),
             {"folder": str(folder)},
         )
         for world in worlds
@@ -247,6 +256,8 @@ def _policies(
     run: Any,
 ) -> dict[tuple[int, str], dict[str, Any]]:
     """The cell of each world and row; methods with the same simulators share one."""
+    from virtualtb_fast.policies.trpo import TrainConfig
+
     asked: dict[tuple[int, str], Cell] = {}
     known: dict[tuple[Any, ...], Cell] = {}
     for world in worlds:
@@ -265,6 +276,7 @@ def _policies(
                 f"policy-{world}-{name}",
                 policy_cell,
                 arguments | settings,
+                repr(TrainConfig()),
                 {"folder": str(out / "simulators")},
             )
             asked[world, name] = known.setdefault((world, policy, *digests), cell)

@@ -15,13 +15,23 @@ from virtualtb_fast._training import write_atomically
 from virtualtb_fast.evaluation import figures
 from virtualtb_fast.evaluation.cells import mean_and_interval
 
-__all__ = ["WORLDS", "Told", "about", "finish", "markdown", "row"]
+__all__ = ["WORLDS", "Told", "about", "finish", "learning", "markdown", "row"]
 
 WORLDS: Final = (100, 101, 102, 103, 104)
 """Worlds that results are reported on."""
 
 Told = Callable[[str, int, int], None]
 """Progress: (cell, cells done, cells)."""
+
+
+def learning() -> str:
+    """The defaults that fits to logs have, as text."""
+    from virtualtb_fast.customers import PRESETS
+    from virtualtb_fast.imitation.cloning import CLICKS
+    from virtualtb_fast.imitation.linear import LINEAR
+    from virtualtb_fast.imitation.mail_config import MailConfig
+
+    return repr((PRESETS, CLICKS, LINEAR, MailConfig()))
 
 
 def row(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -11,7 +11,15 @@ from virtualtb_fast._arguments import integer
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.evaluation import figures
 from virtualtb_fast.evaluation.cells import Cell, run_cells
-from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told, about, finish, markdown, row
+from virtualtb_fast.evaluation.reproduce.parts import (
+    WORLDS,
+    Told,
+    about,
+    finish,
+    learning,
+    markdown,
+    row,
+)
 
 __all__ = ["RESPONSES", "responses"]
 
@@ -84,7 +92,7 @@ def responses(
         Path(out) / "cells",
         [
             Cell(f"responses-{world}-{method}", response_cell,
-                 {"world": world, "method": method, **given})
+                 {"world": world, "method": method, **given}, learning())
             for world in worlds
             for method in methods
         ],

@@ -15,7 +15,14 @@ from virtualtb_fast.evaluation import figures
 from virtualtb_fast.evaluation.cells import Cell, mean_and_interval, run_cells
 from virtualtb_fast.evaluation.comparisons import compare_features, compare_hours
 from virtualtb_fast.evaluation.fidelity import play
-from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told, about, finish, markdown
+from virtualtb_fast.evaluation.reproduce.parts import (
+    WORLDS,
+    Told,
+    about,
+    finish,
+    learning,
+    markdown,
+)
 from virtualtb_fast.evaluation.sides import SLICES, Side, blocks_of
 from virtualtb_fast.policies import Policy
 from virtualtb_fast.records.source import pyarrow
@@ -86,7 +93,7 @@ def figure4(
         Path(out) / "cells",
         [
             Cell(f"features-{world}-{customers}-{responses}", features_cell,
-                 {"world": world, **settings})
+                 {"world": world, **settings}, learning())
             for world in worlds
         ],
         workers=workers,
@@ -157,7 +164,7 @@ def figure5(
         Path(out) / "cells",
         [
             Cell(f"part-{world}-{'day' if part is None else part}-{customers}-{responses}",
-                 part_cell, {"world": world, "part": part, **settings})
+                 part_cell, {"world": world, "part": part, **settings}, learning())
             for world in worlds
             for part in parts
         ],
