@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint test-rust test-python bench bench-catalog bench-store bench-simulators bench-kernels tables fuzz wheel refit clean
+.PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
+	bench-simulators bench-kernels tables fuzz wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +56,18 @@ test-rust: ## Rust tests, on a build that knows no Python
 test-python: $(VENV)/.test $(VENV)/.built ## Python tests
 	$(BIN)/python -m pytest
 
+stubs: $(VENV)/.test $(VENV)/.built ## Stubs against the native module (stubtest); pyright
+	$(BIN)/python -m pip install --quiet --group stubs
+	$(BIN)/python -m mypy.stubtest virtualtb_fast._core
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+audit: $(VENV)/.test ## Known faults and licences of all that we depend on (needs cargo-deny)
+	$(BIN)/python -m pip install --quiet "pip-audit>=2.9"
+	$(BIN)/pip-audit --skip-editable
+	@command -v cargo-deny >/dev/null || \
+		{ echo "crates were not checked: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny --locked check
+
 bench: $(VENV)/.test $(VENV)/.built ## Measure against PyTorch and numpy in one run
 	$(BIN)/python -m benches.environments
 
@@ -95,6 +108,10 @@ fuzz: ## Fuzz the reader of catalogues: make fuzz SECONDS=300 (needs cargo insta
 wheel: $(VENV)/.base ## Build the wheel, install it into a fresh environment, exercise it
 	rm -rf dist && $(BIN)/maturin build --release --out dist --quiet
 	$(BIN)/python tools/check_wheel.py dist
+
+sdist: $(VENV)/.base ## Build the source distribution, build and install from it, exercise it
+	rm -rf target/sdist && $(BIN)/maturin sdist --out target/sdist
+	$(BIN)/python tools/check_sdist.py target/sdist --install
 
 refit: $(VENV)/.test $(VENV)/.built ## Refit the embedded simulator: make refit PUBLISHED=folder
 	$(BIN)/python tools/refit_virtualtb_v0.py --published "$(PUBLISHED)" --work target/refit \

@@ -7,10 +7,30 @@ converted silently. Arrays that go out are fresh. Every error is of the tree in
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, final
+from typing import Any, Literal, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = [
+    "BLOCK",
+    "DEBUG_BUILD",
+    "MOST_K",
+    "OUTCOMES",
+    "STREAM_VERSION",
+    "Catalog",
+    "Customers",
+    "Log",
+    "Policy",
+    "SessionBatch",
+    "Simulator",
+    "Store",
+    "StoreBatch",
+    "__version__",
+    "cpu_info",
+    "rollout",
+    "schema_digest",
+]
 
 STREAM_VERSION: int
 __version__: str
@@ -81,8 +101,8 @@ class Simulator:
 class SessionBatch:
     """``num_envs`` sessions side by side. N environments, D observation columns, A action dims."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         simulator: Simulator,
         num_envs: int,
         *,
@@ -92,7 +112,7 @@ class SessionBatch:
         autoreset: Literal["NextStep", "SameStep", "Disabled"],
         reward: Literal["clicks", "deals", "buy", "expected"],
         anc: tuple[float, float] | None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def num_threads(self) -> int: ...
     @property
@@ -130,8 +150,8 @@ class SessionBatch:
 class Store:
     """A frozen ground-truth store."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         seed: int,
         *,
         items: int,
@@ -149,7 +169,7 @@ class Store:
         observe_feedback: bool,
         strength: tuple[float, float] | None,
         num_threads: int | None,
-    ) -> None:
+    ) -> Self:
         """``strength`` is (tau, b0), or None to calibrate them."""
     @staticmethod
     def from_bytes(data: bytes, num_threads: int | None) -> Store: ...
@@ -195,8 +215,8 @@ class Store:
 class StoreBatch:
     """``num_envs`` sessions in a store side by side. N environments, D observation columns."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         store: Store,
         num_envs: int,
         *,
@@ -204,7 +224,7 @@ class StoreBatch:
         autoreset: Literal["NextStep", "SameStep", "Disabled"],
         reward: Literal["buy", "value"],
         anc: tuple[float, float] | None,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def num_threads(self) -> int: ...
     @property

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from virtualtb_fast.errors import InvalidArgumentError
 
@@ -265,7 +265,7 @@ buying gets (W x + v) a on top: ``effect.weight`` (A, W), ``effect.bias`` (A,). 
     """How the action enters."""
     heads: HeadsKind = "clicks"
     """What is drawn on a page."""
-    items: int = None  # type: ignore[assignment]  # a number once this is made
+    items: int = cast("int", None)  # a number once this is made
     """Items on a page, so that CTR is clicks / (``items`` x pages): ``clicks - 1``, and 10 unless
     given where the outcome is drawn."""
 
@@ -312,7 +312,8 @@ buying gets (W x + v) a on top: ``effect.weight`` (A, W), ``effect.bias`` (A,). 
             keys |= {"heads", "items"} if outcome else {"clicks", "second"}
             keys |= {key for key in ("kind", "heads") if key in value}
         part = mapping("response", value, keys)
-        return cls(**part | {"hidden": _layers(part["hidden"])})
+        fields: dict[str, Any] = {**part, "hidden": _layers(part["hidden"])}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +334,7 @@ answer; one who turns page number ``longest`` finds no more (outcome ``max_pages
     """Sizes of the hidden layers ((128, 256) unless given)."""
     kind: LeaveKind = "once"
     """Kind of rule."""
-    longest: int = None  # type: ignore[assignment]  # a number once this is made
+    longest: int = cast("int", None)  # a number once this is made
     """Pages of the longest possible session."""
 
     def __post_init__(self) -> None:

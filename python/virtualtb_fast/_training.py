@@ -57,6 +57,7 @@ class Keeper(Protocol):
 
     def due(self) -> bool:
         """Whether it is time to."""
+        ...
 
 
 class Checkpoint:

@@ -62,12 +62,15 @@ class Distribution(Protocol):
 
     def log_prob(self, sample: Any) -> Tensor:
         """Log-density of each row's sample, (N,)."""
+        ...
 
     def kl(self, other: Any) -> Tensor:
         """KL(self || other) of each row, (N,), nat."""
+        ...
 
     def detach(self) -> Self:
         """A copy of the numbers as they are now, whatever becomes of the parameters."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ class Perceptron(nn.Module):
                 if self.activation == "tanh":
                     x = torch.tanh(x)
                 else:
-                    x = nn.functional.leaky_relu(x, self.activation[1])
+                    x = nn.functional.leaky_relu(x, float(self.activation[1]))
             x = layer(x)
         return x
 
@@ -328,7 +331,8 @@ class GaussianPolicy(nn.Module):
         layers = layers_of(tensors, "policy")
         scale = unit.double().numpy()
         weight, bias = layers[-1]
-        layers[-1] = (weight / scale[:, None], bias / scale)
+        scaled = (weight / scale[:, None], bias / scale)
+        layers[-1] = (scaled[0].astype(np.float32), scaled[1].astype(np.float32))
         known = tensors.get("log_sd")
         noise = np.full(len(scale), log_sd) if known is None else known - np.log(scale)
         return cls(

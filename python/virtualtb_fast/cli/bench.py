@@ -94,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
     if child.returncode != 0 or "runs" not in answer:
         raise StateError(answer.get("error", f"the measuring process ended ({child.returncode})"))
     if options.plot is not None:
+        from virtualtb_fast.evaluation import plots
+
         plots.retrieval(answer["runs"], options.plot)
     if options.json:
         common.print_json({"command": "bench catalog", **answer})

@@ -119,13 +119,14 @@ class Progress:
         if self._quiet or (self._shown is None and seconds < _PATIENCE):
             return
         if self._shown is None:
-            self._show()
+            self._shown = self._bar()
+            self._shown.start()
         done = min(sessions if self._unit == "sessions" else pages, self._total)
         self._shown.update(
             self._task, completed=done, pages=f"{pages:,}", rate=f"{pages / seconds:,.0f}"
         )
 
-    def _show(self) -> None:
+    def _bar(self) -> Any:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -135,7 +136,7 @@ class Progress:
         )
         from rich.progress import Progress as Bar
 
-        self._shown = Bar(
+        bar = Bar(
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TextColumn("{task.fields[pages]} pages"),
@@ -145,8 +146,8 @@ class Progress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._shown.start()
-        self._task = self._shown.add_task("", total=self._total, pages="", rate="")
+        self._task = bar.add_task("", total=self._total, pages="", rate="")
+        return bar
 
     def __enter__(self) -> Progress:
         return self
@@ -182,7 +183,8 @@ class Stages:
         if self._shown is None:
             if time.perf_counter() - self._started < _PATIENCE:
                 return
-            self._show()
+            self._shown = self._bar()
+            self._shown.start()
         count = f"{done:,}" if done else ""
         if stage != self._stage:
             if self._task is not None:
@@ -191,12 +193,12 @@ class Stages:
             self._task = self._shown.add_task(stage, total=total or None, count=count)
         self._shown.update(self._task, completed=done, count=count)
 
-    def _show(self) -> None:
+    def _bar(self) -> Any:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self._shown = Bar(
+        return Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
@@ -205,7 +207,6 @@ class Stages:
             console=Console(stderr=True),
             transient=True,
         )
-        self._shown.start()
 
     def __enter__(self) -> Stages:
         return self

@@ -259,7 +259,8 @@ class FitProgress:
         if self._quiet:
             return
         if self._shown is None:
-            self._show()
+            self._shown = self._bar()
+            self._shown.start()
         if new:
             if self._task is not None:
                 self._shown.remove_task(self._task)
@@ -268,12 +269,12 @@ class FitProgress:
         text = "  ".join(f"{label} {value:.3g}" for label, value in pairs[:2])
         self._shown.update(self._task, completed=done, total=total or None, figures=text)
 
-    def _show(self) -> None:
+    def _bar(self) -> Any:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self._shown = Bar(
+        return Bar(
             TextColumn("{task.description:18}"),
             BarColumn(bar_width=16),
             TaskProgressColumn(),
@@ -282,7 +283,6 @@ class FitProgress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._shown.start()
 
     def __enter__(self) -> FitProgress:
         return self

@@ -93,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
     sessions, pages = options.sessions, options.pages
     if sessions is None and pages is None:
         sessions = _SESSIONS
-    total, unit = (pages, "pages") if sessions is None else (sessions, "sessions")
+    total: int = options.pages if sessions is None else sessions
+    unit = "pages" if sessions is None else "sessions"
     try:
         with common.Progress(total, unit, quiet=options.json) as progress:
             played = rollout(
@@ -112,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
         _say_what_is_left(options.out)
         raise
     if options.plot is not None:
+        from virtualtb_fast.evaluation import plots
+
         plots.sessions(played.summary, options.plot, title=_title(place, options))
     if options.json:
         common.print_json(_report(place, played, options))

@@ -44,6 +44,7 @@ class Checkpoint(Protocol):
 
     def due(self) -> bool:
         """Whether a state is wanted now; when that is does not change what is fitted."""
+        ...
 
 
 class Memory:

@@ -113,10 +113,11 @@ class NativeEnv:
             values = np.where(given, values, _streams(self._fresh_seed(), count))
             given = given | unknown
         fresh, going = chosen & given, chosen & ~given
+        observations = None
         if fresh.any():
             observations = batch.reset(values, fresh)
             self._seeded |= fresh
-        if going.any():
+        if observations is None or going.any():
             observations = batch.reset(None, going)
         return self._dress(observations)
 

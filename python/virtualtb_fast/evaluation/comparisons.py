@@ -69,7 +69,7 @@ def compare_customers(
     random = np.random.default_rng((seed, _SHUFFLE))
     apart = np.stack([random.permutation(column) for column in samples["fresh"].customers.T], 1)
     # How the sessions went stays as it was, so it has nothing to do with who came.
-    samples["independent"] = Story(np.ascontiguousarray(apart), samples["fresh"].course)
+    samples["independent"] = Story(np.ascontiguousarray(apart, np.uint8), samples["fresh"].course)
     shares = {name: [_shares(one) for one in side.customers] for name, side in sides.items()}
     customers = {name: one.customers for name, one in samples.items()}
     for name in dict.fromkeys(baselines):

@@ -24,10 +24,12 @@ class CustomerSource(Protocol):
     @property
     def config(self) -> schemas.Customers:
         """Its kind and sizes."""
+        ...
 
     @property
     def tensors(self) -> Mapping[str, NDArray[Any]]:
         """Its weights."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -177,11 +177,13 @@ class Decoder:
         self._row += count
         return rows
 
-    def _found(self, kind: str, bad: NDArray[np.bool_], message: Any, column: str) -> None:
+    def _found(
+        self, kind: str, bad: NDArray[np.bool_], message: str | Callable[[int], str], column: str
+    ) -> None:
         """Adds the rows where something is bad; ``message`` makes the text from the first."""
         where = np.flatnonzero(bad)
         if len(where):
-            text = message(int(where[0])) if callable(message) else message
+            text = message if isinstance(message, str) else message(int(where[0]))
             self._findings.add(kind, text, column=column, rows=where + self._row)
 
     def _sessions(self, column: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -370,7 +372,7 @@ class Decoder:
             return
         names = self._schema.action
         for index in np.flatnonzero(outside.any(0)).tolist():
-            column = names[index] if len(names) > 1 else f"{names[0]}[{index}]"
+            column = f"{names[0]}[{index}]" if len(names) == 1 else names[index]
 
             def say(row: int, index: int = index) -> str:
                 return f"expected {low:g} to {high:g}, got {action[row, index]:g}"

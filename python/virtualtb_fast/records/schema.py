@@ -55,7 +55,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError
@@ -291,7 +291,7 @@ class _Reader:
         self._once(schema)
         return schema
 
-    def _fail(self, key: str, expected: str, got: object) -> Any:
+    def _fail(self, key: str, expected: str, got: object) -> NoReturn:
         shown = got if isinstance(got, str) and got in ("none", "neither") else repr(got)
         raise FileFormatError(f"{self._origin}: {key}: expected {expected}, got {shown}")
 
@@ -317,8 +317,7 @@ class _Reader:
     def _name(self, key: str, value: object) -> str:
         if not isinstance(value, str) or not value:
             self._fail(key, "the name of a column", "none" if value is None else value)
-        name: str = value  # type: ignore[assignment]
-        return name
+        return value
 
     def _optional(self, key: str, table: Mapping[str, Any]) -> str | None:
         value = table.get(key.rpartition(".")[2])
@@ -327,19 +326,17 @@ class _Reader:
     def _names(self, key: str, value: object) -> tuple[str, ...]:
         if not isinstance(value, list):
             self._fail(key, "a list of names of columns", "none" if value is None else value)
-        names: list[Any] = value  # type: ignore[assignment]
-        return tuple(self._name(key, name) for name in names)
+        return tuple(self._name(key, name) for name in value)
 
     def _whole(self, key: str, value: object, low: int, high: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             self._fail(key, f"a whole number, {low:,} to {high:,}", value)
-        number: int = value  # type: ignore[assignment]
-        return number
+        return value
 
     def _categories(self, value: object, known: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
         if not isinstance(value, dict):
             self._fail("customer.categories", "a table of lists", value)
-        table: dict[str, Any] = value  # type: ignore[assignment]
+        table: dict[str, Any] = value
         for name, categories in table.items():
             key = f"customer.categories.{name}"
             if name not in known:

@@ -184,7 +184,7 @@ class Statistics:
         names = schema.action
         same = np.flatnonzero(self._action[0] == self._action[1]).tolist()
         for index in same:
-            column = names[index] if len(names) > 1 else f"{names[0]}[{index}]"
+            column = f"{names[0]}[{index}]" if len(names) == 1 else names[index]
             yield column, f"{self._action[0, index]:g}"
 
     def summary(self, decoder: Decoder) -> dict[str, Any]:
