@@ -72,7 +72,8 @@ def mixed_log(simulator: vtb.Simulator, path: Path, policies: tuple[str, ...], r
         sessions = pa.array(log["session"] + number * each)
         table = table.set_column(place, table.schema.field(place), sessions)
         if writer is None:
-            schema = table.schema.with_metadata({**table.schema.metadata, b"policy": b"mixed"})
+            named = {b"policy": b"mixed"} if len(policies) > 1 else {}
+            schema = table.schema.with_metadata({**table.schema.metadata, **named})
             writer = pq.ParquetWriter(path, schema)
         writer.write_table(table.cast(schema))
     assert writer is not None

@@ -319,8 +319,11 @@ def _notes(found: Found) -> list[str]:
         + (": it repeats those it has seen." if new < 0.5 * fresh else ".")
     )
     about = found["about"]
+    # Networks are named by their digest, of which a few digits say enough.
+    kind, _, digest = about["policy"]["name"].partition("network:")
+    shown = f"network {digest[:8]}" if digest else kind[:60]
     notes.append(
-        f"Both sides were shown pages by the policy {about['policy']['name'][:60]} "
+        f"Both sides were shown pages by the policy {shown} "
         f"({about['policy']['how']}). How customers answer pages that no policy of the log would "
         "show, no log can tell."
     )
