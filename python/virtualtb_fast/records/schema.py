@@ -345,7 +345,7 @@ class _Reader:
         return {name: tuple(categories) for name, categories in table.items()}
 
     def _values(self, key: str, value: object) -> tuple[Category, ...]:
-        values = value if isinstance(value, list) else [value]
+        values: list[Any] = value if isinstance(value, list) else [value]
         kinds = {type(one) for one in values}
         if not values or len(kinds) != 1 or not kinds <= {str, int, bool}:
             self._fail(key, "texts, whole numbers or flags, of one kind", value)
