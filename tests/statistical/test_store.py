@@ -242,6 +242,7 @@ MAY_REVEAL = {
     "evaluation/customer_data.py",
     "evaluation/responses.py",
     "evaluation/imitation.py",
+    "evaluation/reproduce/drift.py",
     "evaluation/truth.py",
 }
 """Modules one by one: those that define what is hidden, and those that judge by it."""
