@@ -60,9 +60,14 @@ def markdown(
     """A table in Markdown: a line a row, mean and half of the 95 % interval."""
     lines = [["", *titles.values()], ["---"] * (len(titles) + 1)]
     for name, figures_ in rows.items():
-        values = [figures_.get(key, (float("nan"), 0.0)) for key in titles]
-        lines.append([name, *(f"{mean:.{digits}f} ± {half:.{digits}f}" for mean, half in values)])
+        values = [figures_.get(key) for key in titles]
+        lines.append([name, *(_shown(value, digits) for value in values)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _shown(value: Sequence[float] | None, digits: int) -> str:
+    """A mean and half of its interval; nothing for what a row does not have."""
+    return "" if value is None else f"{value[0]:.{digits}f} ± {value[1]:.{digits}f}"
 
 
 def finish(
