@@ -173,12 +173,15 @@ def test_a_fitted_simulator_answers_like_the_one_that_logged(
     tmp_path: Path, shop: vtb.Simulator
 ) -> None:
     """Clicks of a fresh log, nat a page: most of what there is to know is learned."""
+    from virtualtb_fast.imitation.cloning import CloningConfig
+
     path = tmp_path / "log.parquet"
     vtb.rollout(shop, "gaussian:1", sessions=6_000, seed=1, out=path)
     fresh = vtb.rollout(shop, "gaussian:1", sessions=2_000, seed=2).log
     arguments = {"customers": "independent", "responses": "bc"}
     fitted = vtb.fit(path, effort=3, **arguments)
-    hasty = vtb.fit(path, effort=0.01, **arguments)
+    # One pass with the settings for logs of purchases.
+    hasty = vtb.fit(path, effort=0.01, responses_config=CloningConfig(), **arguments)
 
     def loss(simulator: vtb.Simulator) -> float:
         given = (fresh["customer"], fresh["page"], fresh["action"])
@@ -195,7 +198,7 @@ def test_a_fitted_simulator_answers_like_the_one_that_logged(
     print(f"learned {learned(fitted):.3f}, in haste {learned(hasty):.3f}")
     assert learned(fitted) > 0.85
     # The void guard.
-    assert learned(hasty) < 0.7
+    assert learned(hasty) < 0.3
 
 
 # --- what it refuses --------------------------------------------------------------------------
@@ -224,7 +227,7 @@ def test_outputs_that_exist_are_not_lost(clicks: str, tmp_path: Path) -> None:
         ({"device": "abacus"}, "device: expected 'cpu' or 'cuda', got 'abacus'"),
         ({"device": "cuda:99"}, "device: expected one of"),
         ({"responses": "linear"}, "expected a log of purchases for 'linear'"),
-        ({"leave": "once"}, "leave='once': expected responses='bc', got 'bc.mail'"),
+        ({"leave": "once"}, r"leave='once': expected responses='bc', got 'bc\+mail'"),
         ({"responses_config": 3}, "responses_config: expected a CloningConfig or a MailConfig"),
     ],
 )
