@@ -15,10 +15,11 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from virtualtb_fast._training import write_atomically
+from virtualtb_fast._training import torch_threads, write_atomically
 from virtualtb_fast.errors import OutputError
 
 __all__ = ["Cell", "mean_and_interval", "run_cells"]
@@ -132,17 +133,8 @@ def _alone() -> Iterator[None]:
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """PyTorch on one thread: results depend on how it splits its sums."""
-    try:
-        import torch
-    except ImportError:
+    with torch_threads(1) if find_spec("torch") else contextlib.nullcontext():
         yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _work_alone(path: Path, cell: Cell) -> dict[str, Any]:
