@@ -44,6 +44,7 @@ class Settings:
     seed: int
     device: str
     effort: float
+    ensemble: int = 1
     customers_config: Any = None
     responses_config: Any = None
 
@@ -54,6 +55,12 @@ class Settings:
         object.__setattr__(self, "seed", integer("seed", self.seed, 0, 2**64 - 1))
         object.__setattr__(self, "device", _device(self.device))
         object.__setattr__(self, "effort", effort(self.effort))
+        object.__setattr__(self, "ensemble", integer("ensemble", self.ensemble, 1, 100))
+        if self.ensemble > 1 and (self.responses not in ("bc", "linear") or self.leave == "once"):
+            raise InvalidArgumentError(
+                "ensemble: expected 1, or responses='bc' or 'linear' with leave='hazard', got "
+                f"{self.ensemble} with responses={self.responses!r}, leave={self.leave!r}"
+            )
 
     def check(self, log: Prepared) -> None:
         """Raises `InvalidArgumentError` if this log cannot be learned from in this way."""

@@ -57,6 +57,7 @@ def fit(
     seed: int = 0,
     device: str = "cpu",
     effort: float = 1.0,
+    ensemble: int = 1,
     resume: bool = True,
     overwrite: bool = False,
     keep_work: bool = False,
@@ -83,6 +84,11 @@ def fit(
         device: Where networks of customers are trained: ``"cpu"``, ``"cuda"``, ``"cuda:1"``. The
             networks of responses are small, and are trained on the CPU.
         effort: Multiplies the steps of every training: 0.1 for a first look.
+        ensemble: With K above 1, and ``responses`` ``"bc"`` or ``"linear"``, K responses are
+            fitted with seeds of their own. The simulator is the first; the others are written
+            beside it, ``NAME.2.safetensors`` to ``NAME.K.safetensors``, and the report of the fit
+            holds how far all disagree, under logged actions and further away
+            (`virtualtb_fast.imitation.ensemble.disagreement_report`).
         resume: With False, what an earlier fit left in the work folder is thrown away.
         overwrite: Whether ``out`` and ``engine`` may be replaced.
         keep_work: Keep the work folder: another fit of the same log need not prepare it again.
@@ -106,10 +112,18 @@ def fit(
     """
     torch_for("fit")
     settings = Settings(
-        customers, responses, leave, seed, device, effort, customers_config, responses_config
+        customers,
+        responses,
+        leave,
+        seed,
+        device,
+        effort,
+        ensemble,
+        customers_config,
+        responses_config,
     )
     paths = [None if path is None else Path(as_path(path)) for path in (out, engine)]
-    for path in paths:
+    for path in (*paths, *_members(paths[0], settings.ensemble)):
         if path is not None and path.exists() and not overwrite:
             raise OutputError(f"{path}: expected a new file, got one that exists (overwrite=True?)")
     with tempfile.TemporaryDirectory(prefix="virtualtb-fit-") as spare:
@@ -118,7 +132,7 @@ def fit(
             if not resume:
                 work.clear()
             try:
-                simulator, policy = _Fit(logs, schema, settings, work.path, watch).run()
+                simulators, policy = _Fit(logs, schema, settings, work.path, watch).run()
             except TrainingDivergedError as error:
                 raise TrainingDivergedError(
                     f"{error}. The last good checkpoint is kept in {work.path}; "
@@ -130,10 +144,20 @@ def fit(
             if paths[1] is not None:
                 policy.save(paths[1])
             if paths[0] is not None:
-                simulator.save(paths[0])
+                # The first last: where it is, all are.
+                for path, member in zip(_members(paths[0], ensemble), simulators[1:], strict=True):
+                    member.save(path)
+                simulators[0].save(paths[0])
             if not keep_work:
                 work.remove()
-    return simulator
+    return simulators[0]
+
+
+def _members(out: Path | None, members: int) -> list[Path]:
+    """Where the simulators of an ensemble are written, but for the first."""
+    if out is None:
+        return []
+    return [out.with_name(f"{out.stem}.{member}{out.suffix}") for member in range(2, members + 1)]
 
 
 class _Fit:
@@ -147,16 +171,25 @@ class _Fit:
         self._stages: dict[str, dict[str, Any]] = {}
         self._simulating = 0.0
 
-    def run(self) -> tuple[Simulator, Any]:
-        """The simulator, and the policy that logged."""
+    def run(self) -> tuple[list[Simulator], Any]:
+        """The simulator and those of an ensemble's other members, and the policy that logged."""
         self._log = self._prepare()
         sampler = self._customers()
         self._pages = self._make_pages()
         fitted, engine = self._responses(sampler)
+        members = [fitted, *self._further()]
         policy = engine.to_policy(of="fit", seed=self._settings.seed)
-        simulator = self._assemble(sampler, fitted, {})
-        played = self._play(simulator, policy)
-        return self._assemble(sampler, fitted, self._report(played)), policy
+        report = self._report(self._play(self._assemble(sampler, fitted, {}), policy))
+        if len(members) > 1:
+            from virtualtb_fast.imitation.ensemble import Ensemble, disagreement_report
+
+            apart = disagreement_report(Ensemble(tuple(members)), self._pages)
+            report["ensemble"] = {"members": len(members), "disagreement": apart}
+        simulators = [
+            self._assemble(sampler, member, {**report, "member": number})
+            for number, member in enumerate(members, 1)
+        ]
+        return simulators, policy
 
     # --- stages -----------------------------------------------------------------------------
 
@@ -197,8 +230,7 @@ class _Fit:
     def _split(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Customers of sessions to learn from, and of those held out: one row a session."""
         every = self._log["session_customer"]
-        digest = hashlib.sha256(f"{self._settings.seed} held-out customers".encode()).digest()
-        draws = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        draws = np.random.default_rng(_hashed(f"{self._settings.seed} held-out customers"))
         held = draws.random(len(every)) < _HELD_OUT
         # Of a log of 20 sessions, too, there are some on either side.
         held[0], held[1] = True, False
@@ -211,36 +243,50 @@ class _Fit:
         return Pages(schema=self._log.schema, **{name: self._log[name] for name in names})
 
     def _responses(self, sampler: Any) -> tuple[Any, Any]:
-        from virtualtb_fast.imitation.cloning import clone_engine, clone_limit, clone_response
-        from virtualtb_fast.imitation.linear import fit_linear
+        from virtualtb_fast.imitation.cloning import clone_engine, clone_limit
 
         settings = self._settings
         cloning, mail = settings.response_configs(self._log)
-        method = settings.responses
-        if method in ("mail", "mail-paper"):
+        if settings.responses in ("mail", "mail-paper"):
             return self._mail(mail, sampler, None)
-        fitting = fit_linear if method == "linear" else clone_response
-        stages: list[tuple[str, Any]] = [("responses", fitting), ("engine", clone_engine)]
+        response = self._clone("responses", self._family, cloning)
+        engine = self._clone("engine", clone_engine, cloning)
         if settings.leave == "once":
-            stages.append(("leave", clone_limit))
-        fitted: dict[str, Any] = {}
-        for name, function in stages:
-            checkpoint = self._checkpoint(name, config=repr(cloning), method=function.__name__)
-            fitted[name] = function(
-                self._pages,
-                seed=settings.seed,
-                config=cloning,
-                progress=self._watch,
-                checkpoint=checkpoint,
-            )
-            report = getattr(fitted[name], "report", {})
-            self._done(name, checkpoint.seconds, checkpoint.resumed, **report)
-        response, engine = fitted["responses"], fitted["engine"]
-        if "leave" in fitted:
-            response = dataclasses.replace(response, limit=fitted["leave"])
-        if method == "bc+mail":
+            limit = self._clone("leave", clone_limit, cloning)
+            response = dataclasses.replace(response, limit=limit)
+        if settings.responses == "bc+mail":
             return self._mail(mail, sampler, (response, engine))
         return response, engine
+
+    @property
+    def _family(self) -> Any:
+        """What fits responses, if it is not MAIL."""
+        from virtualtb_fast.imitation.cloning import clone_response
+        from virtualtb_fast.imitation.linear import fit_linear
+
+        return fit_linear if self._settings.responses == "linear" else clone_response
+
+    def _further(self) -> list[Any]:
+        """The responses of an ensemble's members after the first."""
+        seed, (cloning, _) = self._settings.seed, self._settings.response_configs(self._log)
+        members = range(2, self._settings.ensemble + 1)
+        return [
+            self._clone(f"responses {one}", self._family, cloning, _hashed(f"{seed} member {one}"))
+            for one in members
+        ]
+
+    def _clone(self, name: str, function: Any, config: Any, seed: int | None = None) -> Any:
+        checkpoint = self._checkpoint(name, config=repr(config), method=function.__name__)
+        fitted = function(
+            self._pages,
+            seed=self._settings.seed if seed is None else seed,
+            config=config,
+            progress=self._watch,
+            checkpoint=checkpoint,
+        )
+        report = getattr(fitted, "report", {})
+        self._done(name, checkpoint.seconds, checkpoint.resumed, **report)
+        return fitted
 
     def _mail(self, config: Any, sampler: Any, start: tuple[Any, Any] | None) -> tuple[Any, Any]:
         from virtualtb_fast.imitation.mail import fit_mail
@@ -322,8 +368,7 @@ class _Fit:
         self._watch.stage("check")
         self._watch("check", 0, sessions, {})
         began = time.perf_counter()
-        digest = hashlib.sha256(f"{self._settings.seed} check".encode()).digest()
-        seed = int.from_bytes(digest[:8], "little")
+        seed = _hashed(f"{self._settings.seed} check")
         counts = rollout(simulator, policy, sessions=sessions, seed=seed, keep=False).summary
         seconds = time.perf_counter() - began
         self._simulating += seconds
@@ -369,6 +414,11 @@ class _Fit:
             key: value for key, value in figures.items() if isinstance(value, int | float | str)
         }
         self._stages[stage] = {"seconds": round(seconds, 3), "resumed": resumed, **held}
+
+
+def _hashed(text: str) -> int:
+    """A seed of its own for what the text names."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def _customer_figures(sampler: Any, held: NDArray[np.uint8]) -> dict[str, float]:

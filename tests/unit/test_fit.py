@@ -121,6 +121,37 @@ def test_a_log_of_purchases_becomes_a_simulator(purchases: str, responses: str) 
     assert figures["logged"]["r2p"] == pytest.approx(0.09, abs=0.02)
 
 
+def test_an_ensemble_is_written_and_says_how_far_it_disagrees(
+    purchases: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "fit.safetensors"
+    asked: dict[str, Any] = {"customers": "lca", "responses": "linear", "effort": FEW}
+    fitted = vtb.fit(purchases, out=out, ensemble=3, **asked)
+    names = ["fit.2.safetensors", "fit.3.safetensors", "fit.safetensors"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == names
+    members = [vtb.load_simulator(tmp_path / name) for name in names]
+    assert members[2] == fitted
+    assert [report(one)["report"]["member"] for one in members] == [2, 3, 1]
+    # The first is the fit without an ensemble; the others share its customers alone.
+    alone = vtb.fit(purchases, **asked)
+    weights = [one.tensors() for one in (alone, fitted, *members[:2])]
+    for name, weight in weights[0].items():
+        np.testing.assert_array_equal(weight, weights[1][name])
+        if name.startswith("customers"):
+            np.testing.assert_array_equal(weight, weights[2][name])
+    moved = [name for name in weights[0] if not np.array_equal(weights[2][name], weights[3][name])]
+    assert moved
+    assert not any(name.startswith("customers") for name in moved)
+    found = report(fitted)["report"]["ensemble"]
+    apart = found["disagreement"]
+    assert found["members"] == 3
+    assert 0 < apart["logged"] < apart["double"] < apart["fivefold"] < apart["random"]
+    # Nothing of an earlier ensemble is lost, either.
+    out.unlink()
+    with pytest.raises(OutputError, match=r"fit\.2\.safetensors: expected a new file"):
+        vtb.fit(purchases, out=out, ensemble=2, **asked)
+
+
 def test_gan_sd_is_what_customers_are_unless_told_otherwise(clicks: str) -> None:
     fitted = vtb.fit(clicks, responses="bc", effort=FEW)
     assert report(fitted)["customers"] == "gan-sd"
@@ -228,6 +259,8 @@ def test_outputs_that_exist_are_not_lost(clicks: str, tmp_path: Path) -> None:
         ({"device": "cuda:99"}, "device: expected one of"),
         ({"responses": "linear"}, "expected a log of purchases for 'linear'"),
         ({"leave": "once"}, r"leave='once': expected responses='bc', got 'bc\+mail'"),
+        ({"ensemble": 0}, "ensemble: expected an integer, 1 to 100, got 0"),
+        ({"ensemble": 2}, r"ensemble: expected 1, or responses='bc' or 'linear'.*got 2 with"),
         ({"responses_config": 3}, "responses_config: expected a CloningConfig or a MailConfig"),
     ],
 )

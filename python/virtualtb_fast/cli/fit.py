@@ -29,7 +29,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ _LABELS: Final = {
 """What stages are called, where their name does not do."""
 
 _ORDER: Final = ("log", "customers", "responses", "engine", "leave", "mail", "check")
+"""Stages in the order in which they are told of; those of an ensemble's members follow."""
 
 _SHOWN: Final = {
     "held_out_loss": "held out",
@@ -99,6 +100,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="multiplies the steps of every training (default: 1)",
     )
     learn.add_argument(
+        "--ensemble",
+        type=common.whole(1, 100),
+        default=1,
+        metavar="K",
+        help="with bc or linear: learn K responses, say how far they disagree, and write the "
+        "others to SIM's name with .2 to .K in it (default: 1)",
+    )
+    learn.add_argument(
         "--seed",
         type=common.whole(0, 2**64 - 1),
         default=0,
@@ -141,6 +150,7 @@ def run(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 device=options.device,
                 effort=options.effort,
+                ensemble=options.ensemble,
                 resume=not options.restart,
                 overwrite=options.overwrite,
                 keep_work=options.keep_work,
@@ -177,6 +187,8 @@ def _table(simulator: Simulator, options: argparse.Namespace) -> list[tuple[str,
         *(("", text) for text in _responses(stages)),
         ("leaving", _leaving(about["leave"])),
     ]
+    if "ensemble" in report:
+        rows += _ensemble(report["ensemble"])
     logged, simulated = report["check"]["logged"], report["check"]["simulated"]
     for name, key in (("pages a session", "mean_session_length"), ("CTR", "ctr"), ("R2P", "r2p")):
         if key in logged:
@@ -185,8 +197,8 @@ def _table(simulator: Simulator, options: argparse.Namespace) -> list[tuple[str,
             rows.append((name, values))
     times = [
         f"{_LABELS.get(name, name)} {_time(stages[name]['seconds'])}"
-        for name in _ORDER
-        if name in stages and stages[name]["seconds"] >= 0.1
+        for name in _ordered(stages)
+        if stages[name]["seconds"] >= 0.1
     ]
     rows.append(("time", _time(report["seconds"])))
     rows += [("", text) for text in textwrap.wrap(", ".join(times), 62)]
@@ -194,11 +206,17 @@ def _table(simulator: Simulator, options: argparse.Namespace) -> list[tuple[str,
     rows.append(("", f"{simulating}; {report['peak_memory_bytes'] / 1e6:,.0f} MB of memory"))
     resumed = [name for name, stage in stages.items() if stage["resumed"]]
     if resumed:
-        names = ", ".join(_LABELS.get(name, name) for name in _ORDER if name in resumed)
+        names = ", ".join(_LABELS.get(name, name) for name in _ordered(resumed))
         rows.append(("", f"went on from an earlier run: {names}"))
     if options.engine is not None:
         rows.append(("engine", options.engine))
     return rows
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    names = list(names)
+    further = [name for name in names if name not in _ORDER]
+    return [name for name in _ORDER if name in names] + further
 
 
 def _customers(stage: Mapping[str, Any]) -> Iterator[str]:
@@ -216,6 +234,16 @@ def _responses(stages: Mapping[str, Any]) -> Iterator[str]:
         best = mail["best_iteration"]
         kept = f"iteration {best} is the best" if best else "the start is the best"
         yield f"{mail['iterations']} iterations of MAIL, {kept}"
+
+
+def _ensemble(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    apart = {name: f"{value:.2g}" for name, value in found["disagreement"].items()}
+    yield "ensemble", f"{found['members']} members disagree by {apart['logged']} nat a page,"
+    yield (
+        "",
+        f"{apart['double']} twice, {apart['fivefold']} five times as far from the mean action,",
+    )
+    yield "", f"{apart['random']} under random actions"
 
 
 def _leaving(kind: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,10 @@ from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.imitation.data import Pages
 from virtualtb_fast.imitation.response import FittedResponse
 
-__all__ = ["Ensemble", "fit_ensemble"]
+__all__ = ["Ensemble", "disagreement_report", "fit_ensemble"]
+
+_PAGES: Final = 20_000
+"""Logged pages that disagreement is measured on."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,31 @@ def fit_ensemble(
     if members < 2:
         raise InvalidArgumentError(f"members: expected at least 2, got {members!r}")
     return Ensemble(tuple(fit(pages, seed + index) for index in range(members)))
+
+
+def disagreement_report(ensemble: Ensemble, pages: Pages) -> dict[str, float]:
+    """Mean disagreement, nat, about logged customers and pages when other actions are taken.
+
+    Returns:
+        ``logged``: under the logged actions; ``double``, ``fivefold``: under actions twice and
+        five times as far from the mean action, as far as the action box goes; ``random``: under
+        actions uniform on the box. It is that of the outcome, or of the number of clicks.
+    """
+    rows = pages.spread(_PAGES)
+    logged = np.asarray(pages.action[rows], np.float32)
+    low, high = pages.schema.action_range
+    mean = logged.mean(0)
+    draws = np.random.default_rng(0).uniform(low, high, logged.shape)
+    actions = {
+        "logged": logged,
+        "double": np.clip(mean + 2 * (logged - mean), low, high),
+        "fivefold": np.clip(mean + 5 * (logged - mean), low, high),
+        "random": draws.astype(np.float32),
+    }
+    heads = ensemble.members[0].network.config.heads
+    head = "outcome" if heads == "outcome" else "clicks"
+    given = pages.customer[rows], pages.page[rows]
+    return {
+        name: float(ensemble.disagreement(*given, action, head).mean())
+        for name, action in actions.items()
+    }
