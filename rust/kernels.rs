@@ -12,6 +12,8 @@
 //! the same order and agree with `scalar` to the last bit. Only `dense` is worth intrinsics; the
 //! rest is the scalar source compiled once more with wider registers.
 //!
+//! `bytes` has layers in whole numbers for those who would rather have speed; they agree as well.
+//!
 //! Bench: `cargo bench --bench kernels`. Property tests: at the end of this file.
 
 /// Calls `$name` in the module of the instruction set.
@@ -38,6 +40,9 @@ macro_rules! dispatch {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod bytes;
+#[cfg(test)]
+mod bytes_tests;
 pub mod heads;
 #[cfg(test)]
 mod heads_tests;
@@ -164,6 +169,14 @@ impl Panels {
     /// Outputs with padding: the columns a kernel writes.
     pub fn padded(&self) -> usize {
         Self::padded_outputs(self.outputs)
+    }
+
+    /// One weight.
+    pub fn weight(&self, output: usize, input: usize) -> f32 {
+        assert!(output < self.outputs && input < self.inputs);
+        let panel = output / PANEL;
+        let width = if panel < self.full_panels() { PANEL } else { HALF };
+        self.data[panel * PANEL * self.inputs + input * width + output % PANEL]
     }
 
     /// Full panels; one half panel follows if `padded` is not a multiple of 16.

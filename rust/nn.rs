@@ -3,9 +3,17 @@
 //! Rows pass through all layers [`TILE`] at a time, so that their activations never leave the
 //! nearest caches. A one-hot first layer is a sum of table rows ([`OneHotTable`]), which a
 //! session keeps for all its pages.
+//!
+//! A layer can be *reduced* to weights of eight bits, for those who would rather have speed than
+//! the last bits: [`Mlp::reduce`].
+
+mod reduce;
 
 use crate::error::{Error, Result};
+use crate::kernels::bytes::{BytePanels, DenseBytes, groups};
 use crate::kernels::{Dense, Kernels, Panels, Start, TILE, leaky_relu};
+
+pub use reduce::Moments;
 
 /// What follows a dense layer's sums.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,9 +67,39 @@ pub fn check_range(layers: &[Weights<'_>], input_bound: f64, name: &str) -> Resu
 
 #[derive(Clone, Debug)]
 struct Layer {
-    panels: Panels,
+    weights: Packed,
     bias: Vec<f32>,
     activation: Activation,
+}
+
+#[derive(Clone, Debug)]
+enum Packed {
+    Floats(Panels),
+    Bytes(BytePanels),
+}
+
+impl Layer {
+    fn inputs(&self) -> usize {
+        match &self.weights {
+            Packed::Floats(panels) => panels.inputs(),
+            Packed::Bytes(panels) => panels.inputs(),
+        }
+    }
+
+    /// Outputs with padding.
+    fn padded(&self) -> usize {
+        match &self.weights {
+            Packed::Floats(panels) => panels.padded(),
+            Packed::Bytes(panels) => panels.padded(),
+        }
+    }
+
+    fn slope(&self) -> Option<f32> {
+        match self.activation {
+            Activation::LeakyRelu(slope) => Some(slope),
+            Activation::Identity | Activation::Tanh => None,
+        }
+    }
 }
 
 /// A packed multilayer perceptron.
@@ -70,10 +108,26 @@ pub struct Mlp {
     layers: Vec<Layer>,
 }
 
-/// Two buffers that the layers write in turn, each of [`TILE`] rows.
+/// Rows that a network is run on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// How many, at most [`TILE`].
+    pub count: usize,
+    /// Inputs, one row every `stride`.
+    pub x: &'a [f32],
+    /// Distance of two rows.
+    pub stride: usize,
+    /// Whether the first layer's sums start at [`Scratch::sums`], not at its bias.
+    pub from_sums: bool,
+}
+
+/// Two buffers that the layers write in turn, each of [`TILE`] rows, and the codes of the inputs of
+/// reduced layers.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     buffers: [Vec<f32>; 2],
+    words: Vec<i32>,
+    steps: Vec<f32>,
 }
 
 impl Scratch {
@@ -84,6 +138,10 @@ impl Scratch {
                 buffer.resize(TILE * width, 0.0);
             }
         }
+        if self.words.len() < TILE * groups(width) {
+            self.words.resize(TILE * groups(width), 0);
+        }
+        self.steps.resize(TILE, 0.0);
     }
 
     /// The rows that [`Mlp::forward_from_sums`] continues from; the stride is the first layer's
@@ -103,9 +161,11 @@ impl Mlp {
             let mut bias = layer.bias.to_vec();
             bias.resize(Panels::padded_outputs(outputs), 0.0);
             Layer {
-                panels: Panels::pack(layer.inputs - skip, outputs, |output, input| {
-                    layer.weight[output * layer.inputs + skip + input]
-                }),
+                weights: Packed::Floats(Panels::pack(
+                    layer.inputs - skip,
+                    outputs,
+                    |output, input| layer.weight[output * layer.inputs + skip + input],
+                )),
                 bias,
                 activation: if index + 1 == layers.len() { last } else { hidden },
             }
@@ -115,17 +175,50 @@ impl Mlp {
 
     /// Inputs of the first packed layer.
     pub fn inputs(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.panels.inputs())
+        self.layers.first().map_or(0, Layer::inputs)
     }
 
     /// Row stride of the outputs.
     pub fn output_stride(&self) -> usize {
-        self.layers.last().map_or(0, |layer| layer.panels.padded())
+        self.layers.last().map_or(0, Layer::padded)
     }
 
     /// Padded width of the widest layer: what [`Scratch::reserve`] takes.
     pub fn widest(&self) -> usize {
-        self.layers.iter().map(|layer| layer.panels.padded()).max().unwrap_or(0)
+        self.layers.iter().map(Layer::padded).max().unwrap_or(0)
+    }
+
+    /// How many layers there are.
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Inputs of a layer.
+    pub fn inputs_of(&self, layer: usize) -> usize {
+        self.layers[layer].inputs()
+    }
+
+    /// Replaces the weights of a layer by ones of eight bits, for inputs with these moments.
+    pub fn reduce(&mut self, layer: usize, moments: &Moments) {
+        let layer = &mut self.layers[layer];
+        if let Packed::Floats(panels) = &layer.weights {
+            let panels = reduce::reduce(panels, moments);
+            layer.bias.resize(panels.padded(), 0.0);
+            layer.weights = Packed::Bytes(panels);
+        }
+    }
+
+    /// What a layer sees, one row every `stride`: the pair is (inputs, `stride`).
+    pub fn seen<'s>(
+        &self,
+        kernels: Kernels,
+        layer: usize,
+        rows: Rows<'s>,
+        scratch: &'s mut Scratch,
+    ) -> (&'s [f32], usize) {
+        let Some(before) = layer.checked_sub(1) else { return (rows.x, rows.stride) };
+        let stride = self.layers[before].padded();
+        (&self.first(kernels, layer, rows, scratch)[..rows.count * stride], stride)
     }
 
     /// Outputs for `rows` (at most [`TILE`]) rows of `x`, at [`Self::output_stride`].
@@ -137,7 +230,8 @@ impl Mlp {
         x_stride: usize,
         scratch: &'s mut Scratch,
     ) -> &'s mut [f32] {
-        self.run(kernels, rows, x, x_stride, false, scratch)
+        let rows = Rows { count: rows, x, stride: x_stride, from_sums: false };
+        self.run(kernels, rows, scratch)
     }
 
     /// The same, with the first layer's sums starting at [`Scratch::sums`], not at its bias.
@@ -149,46 +243,66 @@ impl Mlp {
         x_stride: usize,
         scratch: &'s mut Scratch,
     ) -> &'s mut [f32] {
-        self.run(kernels, rows, x, x_stride, true, scratch)
+        let rows = Rows { count: rows, x, stride: x_stride, from_sums: true };
+        self.run(kernels, rows, scratch)
     }
 
-    fn run<'s>(
+    /// Outputs for rows, at [`Self::output_stride`].
+    pub fn run<'s>(
         &self,
         kernels: Kernels,
-        rows: usize,
-        x: &[f32],
-        x_stride: usize,
-        from_sums: bool,
+        rows: Rows<'_>,
         scratch: &'s mut Scratch,
     ) -> &'s mut [f32] {
+        self.first(kernels, self.depth(), rows, scratch)
+    }
+
+    /// The first `depth` layers.
+    fn first<'s>(
+        &self,
+        kernels: Kernels,
+        depth: usize,
+        rows: Rows<'_>,
+        scratch: &'s mut Scratch,
+    ) -> &'s mut [f32] {
+        let Rows { count: rows, x, stride, from_sums } = rows;
         assert!(rows <= TILE, "at most {TILE} rows at a time, got {rows}");
-        let (mut source, mut target) = {
-            let [a, b] = &mut scratch.buffers;
-            (b, a)
-        };
-        for (index, layer) in self.layers.iter().enumerate() {
+        let Scratch { buffers: [target, source], words, steps } = scratch;
+        let (mut source, mut target) = (source, target);
+        for (index, layer) in self.layers[..depth].iter().enumerate() {
             let (x, x_stride) = match index.checked_sub(1) {
-                Some(previous) => (&source[..], self.layers[previous].panels.padded()),
-                None => (x, x_stride),
+                Some(previous) => (&source[..], self.layers[previous].padded()),
+                None => (x, stride),
             };
-            let out_stride = layer.panels.padded();
-            kernels.dense(Dense {
-                rows,
-                x,
-                x_stride,
-                panels: &layer.panels,
-                start: if index == 0 && from_sums {
-                    Start::Output
-                } else {
-                    Start::Bias(&layer.bias)
-                },
-                slope: match layer.activation {
-                    Activation::LeakyRelu(slope) => Some(slope),
-                    _ => None,
-                },
-                out: target,
-                out_stride,
-            });
+            let out_stride = layer.padded();
+            match &layer.weights {
+                Packed::Floats(panels) => kernels.dense(Dense {
+                    rows,
+                    x,
+                    x_stride,
+                    panels,
+                    start: if index == 0 && from_sums {
+                        Start::Output
+                    } else {
+                        Start::Bias(&layer.bias)
+                    },
+                    slope: layer.slope(),
+                    out: target,
+                    out_stride,
+                }),
+                Packed::Bytes(panels) => kernels.dense_bytes(DenseBytes {
+                    rows,
+                    x,
+                    x_stride,
+                    words,
+                    steps,
+                    panels,
+                    bias: &layer.bias,
+                    slope: layer.slope(),
+                    out: target,
+                    out_stride,
+                }),
+            }
             if layer.activation == Activation::Tanh {
                 kernels.tanh(&mut target[..rows * out_stride]);
             }

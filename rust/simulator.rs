@@ -20,6 +20,7 @@
 mod config;
 mod customers;
 mod file;
+mod reduced;
 mod response;
 mod schema;
 mod shapes;
@@ -128,8 +129,10 @@ pub struct Simulator {
     pub config: Config,
     /// Where it came from, JSON.
     pub provenance: serde_json::Value,
-    /// SHA-256 of its file, in hexadecimal.
+    /// SHA-256 of its file, in hexadecimal; of a reduced one a number of its own.
     pub digest: String,
+    /// Whether layers have weights of eight bits: see [`Simulator::reduced`].
+    pub is_reduced: bool,
     /// Who comes.
     pub customers: Customers,
     /// How a page is answered.
@@ -173,6 +176,7 @@ impl Simulator {
             response: Response::new(&parts)?,
             leave: Leave::new(&parts)?,
             digest: String::new(),
+            is_reduced: false,
             name,
             schema,
             config,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import hypothesis
 import numpy as np
 import pytest
 
@@ -32,6 +33,10 @@ from virtualtb_fast.schema import (
     Response,
     Schema,
 )
+
+# A slow machine is no fault of the product.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 LATENT, FIELDS, LEAVE, RESPONSE, POLICY, NEXT_LATENT, NEXT_FIELDS, NEXT_LEAVE = range(8)
 """Purposes of draws, in the top byte of the first counter word."""

@@ -15,6 +15,7 @@ use std::arch::x86_64::{
     _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
+use super::bytes::DenseBytes;
 use super::heads::{Products, Softmax};
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, PANEL, Start, scalar};
@@ -192,6 +193,12 @@ pub fn normals(values: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub fn tanh(values: &mut [f32]) {
     scalar::tanh(values);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "avx2,fma")]
+pub fn dense_bytes(job: DenseBytes<'_>) {
+    scalar::dense_bytes(job);
 }
 
 /// The scalar source, compiled for this instruction set.

@@ -5,6 +5,7 @@
 //! halves gain little over AVX2, those with two full units up to twice. A last half panel has only
 //! eight columns and is left to the AVX2 tile.
 
+mod bytes;
 mod select;
 
 use select::load;
@@ -18,6 +19,7 @@ use std::arch::x86_64::{
     _mm512_storeu_si512,
 };
 
+use super::bytes::DenseBytes;
 use super::heads::{Products, Softmax};
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, PANEL, Start, avx2, scalar};
@@ -210,6 +212,18 @@ pub fn limits(job: Limits<'_>) {
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn dots(weights: &[f32], attributes: &[f32], rows: &[u32], out: &mut [f32]) {
     scalar::dots(weights, attributes, rows, out);
+}
+
+/// See [`DenseBytes`]; the caller has checked its bounds. Needs the byte dot product of VNNI; CPUs
+/// without it take the scalar source.
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+pub fn dense_bytes(job: DenseBytes<'_>) {
+    if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw") {
+        // SAFETY: the CPU has these features.
+        unsafe { bytes::dense_bytes(job) };
+    } else {
+        scalar::dense_bytes(job);
+    }
 }
 
 /// See [`Scan`]; the caller has checked its bounds. Needs the byte dot product of VNNI; CPUs

@@ -10,6 +10,7 @@ use std::arch::aarch64::{
     vst1q_s32,
 };
 
+use super::bytes::DenseBytes;
 use super::heads::{Products, Softmax};
 use super::scan::{BLOCK, GROUP, Hit, Limits, PAIR, PAIRS, Scan, Width};
 use super::{Categorical, Dense, HALF, PANEL, Start, scalar};
@@ -157,6 +158,12 @@ pub fn normals(values: &mut [f32]) {
 #[target_feature(enable = "neon")]
 pub fn tanh(values: &mut [f32]) {
     scalar::tanh(values);
+}
+
+/// The scalar source, compiled for this instruction set.
+#[target_feature(enable = "neon")]
+pub fn dense_bytes(job: DenseBytes<'_>) {
+    scalar::dense_bytes(job);
 }
 
 /// The scalar source, compiled for this instruction set.

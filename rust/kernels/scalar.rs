@@ -8,6 +8,8 @@ use super::scan::{BLOCK, CHUNKS, GROUP, Hit, Limits, NEVER, PAIR, PAIRS, Scan, W
 use super::{Categorical, Dense, HALF, Head, PANEL, Panels, Start, math, select};
 use crate::rng::{self, LANES, Origin};
 
+pub use super::bytes::dense_bytes;
+
 /// The leaky ReLU as a maximum: equal to it for slopes in [0, 1), and what `max` instructions do.
 #[inline(always)]
 pub fn leaky_relu(x: f32, slope: f32) -> f32 {

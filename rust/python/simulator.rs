@@ -122,6 +122,10 @@ impl PySimulator {
         arrays::two(py, out, width)
     }
 
+    fn reduced(&self, py: Python<'_>) -> PyResult<Self> {
+        detached(py, || self.0.reduced()).map(Self)
+    }
+
     fn customers<'py>(
         &self,
         py: Python<'py>,
@@ -151,6 +155,11 @@ impl PySimulator {
     #[getter]
     fn digest(&self) -> &str {
         &self.0.digest
+    }
+
+    #[getter]
+    fn is_reduced(&self) -> bool {
+        self.0.is_reduced
     }
 
     #[getter]

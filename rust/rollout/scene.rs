@@ -115,6 +115,9 @@ impl Scene for Simulator {
             // What was observed follows from it.
             about.push(("heads", "outcome".to_owned()));
         }
+        if self.is_reduced {
+            about.push(("precision", "reduced".to_owned()));
+        }
         about
     }
 

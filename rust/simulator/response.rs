@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernels::heads::{Products, Softmax};
 use crate::kernels::{Head, Kernels, TILE};
 use crate::logs::BUY;
-use crate::nn::{self, Activation, Mlp, OneHotTable, Scratch, Weights};
+use crate::nn::{self, Activation, Mlp, OneHotTable, Rows, Scratch, Weights};
 use crate::parallel;
 
 /// Pages that [`Simulator::respond`] answers before it looks up.
@@ -42,9 +42,9 @@ pub struct Response {
     /// Whether a purchase is one of the answers; else clicks are.
     outcome: bool,
     page_scale: f32,
-    action: usize,
+    pub(super) action: usize,
     table: OneHotTable,
-    network: Mlp,
+    pub(super) network: Mlp,
     /// Effects of the action's dimensions on buying, by customer.
     effects: Option<OneHotTable>,
 }
@@ -118,16 +118,14 @@ impl Response {
         grow(&mut workspace.drawn, TILE * self.heads.len());
     }
 
-    /// Logits of at most [`TILE`] pages, one row every [`Self::logit_stride`]; `x` and `scratch`
-    /// are a reserved [`Workspace`]'s.
-    pub(crate) fn logits<'s, 'a>(
+    /// Writes what the network is to see of at most [`TILE`] pages.
+    pub(super) fn rows<'x, 'a>(
         &self,
-        kernels: Kernels,
         rows: usize,
         shown: impl Fn(usize) -> Shown<'a>,
-        x: &mut [f32],
-        scratch: &'s mut Scratch,
-    ) -> &'s mut [f32] {
+        x: &'x mut [f32],
+        scratch: &mut Scratch,
+    ) -> Rows<'x> {
         let (width, stride) = (self.table.width(), self.stride());
         let sums = scratch.sums();
         for row in 0..rows {
@@ -140,7 +138,22 @@ impl Response {
             between.copy_from_slice(&effects[..between.len()]);
             last.copy_from_slice(action);
         }
-        let logits = self.network.forward_from_sums(kernels, rows, x, stride, scratch);
+        Rows { count: rows, x, stride, from_sums: true }
+    }
+
+    /// Logits of at most [`TILE`] pages, one row every [`Self::logit_stride`]; `x` and `scratch`
+    /// are a reserved [`Workspace`]'s.
+    pub(crate) fn logits<'s, 'a>(
+        &self,
+        kernels: Kernels,
+        rows: usize,
+        shown: impl Fn(usize) -> Shown<'a>,
+        x: &mut [f32],
+        scratch: &'s mut Scratch,
+    ) -> &'s mut [f32] {
+        let given = self.rows(rows, shown, x, scratch);
+        let (x, stride) = (given.x, given.stride);
+        let logits = self.network.run(kernels, given, scratch);
         if self.effects.is_some() {
             kernels.products(Products {
                 rows,

@@ -120,6 +120,31 @@ def test_copies_are_the_object_and_pickles_are_shared(shop):
     assert first == shop
 
 
+def test_a_reduced_one_has_the_same_file_and_a_digest_of_its_own(tmp_path):
+    exact = vtb.load_simulator()
+    reduced = exact.reduced()
+    assert reduced.is_reduced
+    assert not exact.is_reduced
+    assert reduced != exact
+    assert reduced.digest == exact.reduced().digest
+    assert "reduced" in repr(reduced)
+    assert reduced.reduced() is reduced
+    assert reduced.to_bytes() == exact.to_bytes()
+    reduced.save(tmp_path / "file.safetensors")
+    assert vtb.load_simulator(tmp_path / "file.safetensors") == exact
+    again = pickle.loads(pickle.dumps(reduced))
+    assert again == reduced
+    assert again.is_reduced
+    shifted = reduced.with_page_base(1)
+    assert shifted.is_reduced
+    assert shifted == exact.with_page_base(1).reduced()
+
+
+def test_what_has_no_layer_between_hidden_ones_is_not_reduced(kit):
+    with pytest.raises(vtb.InvalidArgumentError, match="expected a response of at least two"):
+        kit.learned("mixture", "outcome").reduced()
+
+
 def test_an_altered_pickle_is_refused(simulator):
     data = pickle.dumps(simulator)
     at = data.index(simulator.tensors()["leave.0.weight"].tobytes()[:64])

@@ -70,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="or the fewest sessions that have at least N pages",
     )
+    play.add_argument(
+        "--reduced",
+        action="store_true",
+        help="a simulator's layers of eight bits: other answers, but seldom, and more speed on "
+        "CPUs with AVX-512 VNNI",
+    )
     common.add_seed(play)
     common.add_threads(play)
     output = parser.add_argument_group("what comes out")
@@ -125,11 +131,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _place(options: argparse.Namespace) -> Simulator | GroundTruthStore:
     if options.store is not None:
+        if options.reduced:
+            raise InvalidArgumentError("--reduced: expected a simulator with it, got --store")
         items = {} if options.items is None else {"items": options.items}
         return GroundTruthStore(seed=options.store, **items)
     if options.items is not None:
         raise InvalidArgumentError("--items: expected --store with it, got a simulator")
-    return load_simulator(options.simulator)
+    simulator = load_simulator(options.simulator)
+    return simulator.reduced() if options.reduced else simulator
 
 
 def _refuse_existing(options: argparse.Namespace) -> None:
@@ -158,6 +167,7 @@ def _report(
         "command": "rollout",
         kind: place.name,
         f"{kind}_digest": place.digest,
+        "reduced": options.reduced,
         "policy": options.policy,
         "seed": options.seed,
         "threads": options.threads,
@@ -172,8 +182,9 @@ def _table(
 ) -> list[tuple[str, str]]:
     summary = played.summary
     kind = "store" if summary.priced else "simulator"
+    reduced = ", reduced" if options.reduced else ""
     rows = [
-        (kind, f"{place.name} ({place.digest[:12]})"),
+        (kind, f"{place.name}{reduced} ({place.digest[:12]})"),
         ("policy", f"{options.policy}, seed {options.seed}"),
         ("pages", f"{summary.pages:,}"),
         ("sessions", f"{summary.sessions:,}"),

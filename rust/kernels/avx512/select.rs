@@ -92,17 +92,23 @@ fn one_by_one(rows: &[&[f32]], out: &mut [u32]) {
     scalar::select(rows, out);
 }
 
+/// What lanes of 32 bits may be.
+pub trait Lane: Copy {}
+impl Lane for f32 {}
+impl Lane for i32 {}
+impl Lane for u32 {}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-pub fn load(block: &[f32; PANEL]) -> __m512 {
-    // SAFETY: 16 values are read from an array of 16.
-    unsafe { _mm512_loadu_ps(block.as_ptr()) }
+pub fn load<T: Lane>(block: &[T; PANEL]) -> __m512 {
+    // SAFETY: 16 values of 32 bits are read from an array of 16.
+    unsafe { _mm512_loadu_ps(block.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
-fn spill(values: __m512i, to: &mut [u32; PANEL]) {
-    // SAFETY: 16 values are written to an array of 16.
+pub fn spill<T: Lane>(values: __m512i, to: &mut [T; PANEL]) {
+    // SAFETY: 16 values of 32 bits, of which none is invalid, are written to an array of 16.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), values) }
 }
 
