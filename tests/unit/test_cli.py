@@ -248,7 +248,7 @@ def test_ctrl_c_ends_with_130(saved: str, tmp_path: Path) -> None:
         error = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert error.splitlines() == [
-        f"the pages so far are in {partial}",
+        f"the pages so far are in {partial} (--resume goes on)",
         "virtualtb-fast rollout: interrupted",
     ]
     assert not read_log(partial).complete
