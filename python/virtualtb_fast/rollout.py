@@ -4,13 +4,13 @@
 the same customers, draw for draw, that an environment seeded ``s`` shows one after the other. In
 place of the simulator it takes a `GroundTruthStore`.
 Neither threads nor ``batch_size`` nor the kind of CPU change a single byte of the result; nor does
-it if a rollout to a file is stopped and resumed.
+it matter whether a rollout to a file was stopped and resumed.
 
-While a rollout writes ``FILE``, ``FILE.partial`` holds the pages so far and ``FILE.journal`` what was
-asked and which sessions are whole, 8,192 at a time, with checksums. The name ``FILE`` appears when
-all is there; the other two are gone then. Whatever stops it before (Ctrl-C, a full disk, a kill, a
-power cut), both stay, and the same call with ``resume=True`` plays only what is missing, to the same
-bytes, on another machine too. Of a power cut the last two seconds may be missing.
+While a rollout writes ``FILE``, ``FILE.partial`` holds the pages so far, and ``FILE.journal`` what
+was asked and which blocks of 8,192 sessions are whole, with checksums. The name ``FILE`` appears
+when all is there; the other two are gone then. Whatever stops it before (Ctrl-C, a full disk, a
+kill, a power cut), both stay, and the same call with ``resume=True`` plays only what is missing, to
+the same bytes, on another machine too. After a power cut some seconds of work may be missing.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def rollout(
             when it is complete. Ctrl-C or an error leaves ``out`` + ``.partial``, which `read_log`
             reads, and ``out`` + ``.journal``; a killed process leaves the same, but a ``.partial``
             that only a resumed rollout can use.
-        overwrite: Whether ``out`` may be replaced, and, unless it is resumed, the ``.partial`` of an
-            earlier rollout. Until the new ``out`` is complete the old one stays.
+        overwrite: Whether ``out`` may be replaced, and, unless that is resumed, the ``.partial`` of
+            an earlier rollout. Until the new ``out`` is complete the old one stays.
         resume: Go on with what an earlier run left beside ``out``, if there is anything, and
             otherwise start: the same call can be made again and again until it succeeds. If ``out``
             is complete and what is asked, it is read and counted, and nothing is played. The
