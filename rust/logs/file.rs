@@ -61,16 +61,12 @@ impl FileWriter {
     /// Starts a new file.
     pub fn create(opening: Opening<'_>) -> Result<Self> {
         let Opening { path, overwrite, asked, .. } = opening;
-        let beside = partial(path);
-        let refuse = || {
-            refuse_existing(path, overwrite, NEW)?;
-            // What a stopped run left is nobody's to wipe.
-            refuse_existing(&beside, overwrite, NEW_BESIDE)
-        };
-        refuse()?;
+        refuse_existing(path, overwrite, NEW)?;
         let mut journal = Journal::claim(path)?;
         // Whoever had the output until now may have finished it.
-        refuse()?;
+        refuse_existing(path, overwrite, NEW)?;
+        // What a stopped run left is nobody's to wipe.
+        refuse_existing(&partial(path), overwrite, NEW_BESIDE)?;
         match asked {
             Some(asked) => journal.begin(asked)?,
             None => journal.clear()?,
@@ -190,7 +186,7 @@ impl FileWriter {
             self.journal.append(&Record { bytes, checksum, footer, note })?;
         }
         self.groups.push((placed, start + bytes));
-        self.syncer.written(self.groups.len()).or_else(|error| Err(self.cut_back(error)))
+        self.syncer.written(self.groups.len()).map_err(|error| self.cut_back(error))
     }
 
     /// Completes the file and gives it its name. `tick` is asked while the disk is waited for.

@@ -167,7 +167,7 @@ impl Layout {
         }
         let metadata = writer.close()?.as_ref().clone();
         target.flush()?;
-        let footer = self.encoded(&[metadata.clone()], metadata.num_rows(), None)?;
+        let footer = self.encoded(std::slice::from_ref(&metadata), metadata.num_rows(), None)?;
         let (bytes, checksum) = (target.bytes_written() as u64, target.inner().checksum());
         Ok(Written { bytes, checksum, footer })
     }

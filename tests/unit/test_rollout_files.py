@@ -158,7 +158,12 @@ def test_two_processes_on_one_output_are_refused(
     code = "rollout(sim, sessions=10**8, seed=3, out='log.parquet')"
     with start(simulator, tmp_path, code) as process:
         wait_for(lambda: partial.exists() and partial.stat().st_size > 1 << 20)
-        for more in ({"overwrite": True}, {"resume": True}, {"overwrite": True, "resume": True}):
+        for more in (
+            {},
+            {"overwrite": True},
+            {"resume": True},
+            {"overwrite": True, "resume": True},
+        ):
             arguments: dict[str, Any] = {"sessions": 10**8, "seed": 3, "out": out, **more}
             with pytest.raises(vtb.OutputError, match="expected an output that nobody writes"):
                 rollout(simulator, **arguments)
