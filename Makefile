@@ -8,7 +8,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
-	bench-simulators bench-kernels tables fuzz wheel sdist refit clean
+	bench-simulators bench-kernels tables fuzz soak-kills wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -104,6 +104,10 @@ fuzz: ## Fuzz the reader of catalogues: make fuzz SECONDS=300 (needs cargo insta
 	@command -v cargo-fuzz >/dev/null || { echo "cargo install cargo-fuzz" >&2; exit 1; }
 	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz catalog -- \
 		-max_total_time=$(or $(SECONDS),300) -max_len=4096 -timeout=10 -rss_limit_mb=2048
+
+soak-kills: $(VENV)/.test $(VENV)/.built ## Kill rollouts 500 times, fail 200 writes, press Ctrl-C 1,000 times
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.reliability.rollouts \
+		--kills 500 --failures 200 --interrupts 1000 --json benches/results/reliability/kills.json
 
 wheel: $(VENV)/.base ## Build the wheel, install it into a fresh environment, exercise it
 	rm -rf dist && $(BIN)/maturin build --release --out dist --quiet

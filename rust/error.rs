@@ -57,6 +57,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The operating system refused to go on writing a rollout's file.
+    #[error("{path}: {source}; {KEPT}")]
+    Unfinished {
+        /// The file concerned.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The caller asked for a stop (Ctrl-C).
     #[error("interrupted")]
     Interrupted,
@@ -72,6 +80,9 @@ pub enum Error {
     #[error("the policy failed: {0}")]
     Policy(String),
 }
+
+/// What [`Error::Unfinished`] adds to what the system said.
+pub const KEPT: &str = "what was played is kept, and resume=True (--resume) goes on with it";
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -89,6 +100,14 @@ impl Error {
     /// An [`Error::Format`].
     pub fn format(origin: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Format { origin: origin.into(), reason: reason.into() }
+    }
+
+    /// What a refusal of the system means if what was written stays.
+    pub fn unfinished(self) -> Self {
+        match self {
+            Self::Io { path, source } => Self::Unfinished { path, source },
+            other => other,
+        }
     }
 
     /// Attaches the path to an operating-system error.

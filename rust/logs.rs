@@ -27,8 +27,11 @@
 //! NumPy and Arrow.
 
 mod digest;
+mod file;
+mod journal;
 mod parquet;
 mod read;
+mod syncer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,8 +49,10 @@ use crate::error::{Error, Result};
 use crate::simulator::Schema;
 
 pub use digest::Digester;
-pub use parquet::{Encoder, FileWriter, RowGroup};
-pub use read::digest_file;
+pub use file::{FileWriter, Opening};
+pub use journal::{Journal, journal, same};
+pub use parquet::{Encoder, RowGroup};
+pub use read::{digest_file, each_piece};
 
 /// Sessions of a row group, and of a rollout's unit of work. Part of the files' layout.
 pub const BLOCK: u64 = 8192;
@@ -206,6 +211,25 @@ impl Columns {
         self.items.resize(rows * shape.items, 0);
     }
 
+    /// Drops the first `rows` rows.
+    pub fn drop_first(&mut self, rows: usize, shape: Shape) {
+        let Shape { fields, action, items } = shape;
+        let priced = if shape.of_store() { rows } else { 0 };
+        self.customer.drain(..rows * fields);
+        self.action.drain(..rows * action);
+        self.session.drain(..rows);
+        self.page.drain(..rows);
+        self.day.drain(..rows);
+        self.action_logp.drain(..rows);
+        self.clicks.drain(..rows);
+        self.second.drain(..rows);
+        self.outcome.drain(..rows);
+        self.units.drain(..rows);
+        self.value.drain(..priced);
+        self.hour.drain(..priced);
+        self.items.drain(..rows * items);
+    }
+
     /// Gives back memory that no row uses.
     pub fn shrink(&mut self) {
         macro_rules! shrink {
@@ -355,7 +379,7 @@ impl Log {
 
     /// Writes the file that the rollout would have written.
     pub fn write(&self, path: &Path, overwrite: bool) -> Result<()> {
-        parquet::write(self, path, overwrite)
+        file::write(self, path, overwrite)
     }
 }
 

@@ -9,9 +9,13 @@
 //!    group, still on that thread.
 //! 4. Blocks are taken in order by the calling thread, which counts and appends.
 //!
+//! A rollout to a file that was stopped, in whatever way, can be resumed: the blocks that are in the
+//! file are not played again ([`FileWriter`](crate::logs::FileWriter)).
+//!
 //! Draws belong to sessions and pages, so neither threads nor `batch_size` change any result, nor
 //! a byte of a file.
 
+mod finished;
 mod player;
 mod scene;
 mod sink;
@@ -78,6 +82,8 @@ pub enum Output {
         path: PathBuf,
         /// Whether a file of that name is replaced.
         overwrite: bool,
+        /// Whether to go on with what an earlier run of the same rollout left.
+        resume: bool,
     },
 }
 
@@ -104,13 +110,24 @@ pub struct Watch<'a> {
     pub progress: &'a dyn Fn(u64, u64),
 }
 
-/// Plays a rollout; the log is `None` unless it was kept in memory.
+/// What came of a rollout.
+#[derive(Debug)]
+pub struct Played {
+    /// The rows, if they were to be kept in memory.
+    pub log: Option<Log>,
+    /// The counts of all blocks.
+    pub summary: Summary,
+    /// Pages that an earlier run had played.
+    pub resumed: u64,
+}
+
+/// Plays a rollout.
 pub fn rollout<S: Scene>(
     scene: &S,
     source: Source<'_>,
     options: &Options,
     watch: &Watch<'_>,
-) -> Result<(Option<Log>, Summary)> {
+) -> Result<Played> {
     scene.check()?;
     let run = Run::new(scene, &source, options)?;
     let actor = match &source {
@@ -118,7 +135,15 @@ pub fn rollout<S: Scene>(
         Source::Callback { .. } => None,
     };
     let constant = matches!(&source, Source::Policy(policy) if policy.is_constant());
-    let mut sink = Sink::new(&options.output, scene.shape(), constant)?;
+    if let Some(summary) = run.finished(&options.output, watch)? {
+        let resumed = summary.pages;
+        return Ok(Played { log: None, summary, resumed });
+    }
+    let tick = || run.tick(watch);
+    let mut sink = Sink::new(&options.output, scene.shape(), constant, &run.asked(), &tick)?;
+    let resumed = sink.summary.pages;
+    run.pages.store(resumed, Ordering::Relaxed);
+    run.sessions.store(sink.summary.sessions, Ordering::Relaxed);
     let outcome = match (source, actor) {
         (Source::Callback { choose, .. }, _) => run.called(choose, &mut sink, watch),
         (Source::Policy(_), Some(actor)) => run.native(&actor, &mut sink, watch),
@@ -130,15 +155,12 @@ pub fn rollout<S: Scene>(
             (watch.progress)(sink.summary.pages, sink.summary.sessions);
             // The last report may have failed as well: the file must not be complete then.
             if let Err(error) = (watch.interrupt)() {
-                sink.abandon(metadata);
-                return Err(error);
+                return Err(sink.abandon(metadata, error));
             }
-            sink.finish(metadata)
+            let (log, summary) = sink.finish(metadata, watch.interrupt)?;
+            Ok(Played { log, summary, resumed })
         }
-        Err(error) => {
-            sink.abandon(metadata);
-            Err(error)
-        }
+        Err(error) => Err(sink.abandon(metadata, error)),
     }
 }
 
@@ -193,10 +215,12 @@ impl<'a, S: Scene> Run<'a, S> {
         })
     }
 
-    /// Blocks that may be needed: a session has at least one page.
-    fn blocks(&self) -> u64 {
-        let (Target::Sessions(most) | Target::Pages(most)) = self.target;
-        most.div_ceil(BLOCK)
+    /// Blocks that may be needed after those that are there: a session has at least one page.
+    fn blocks(&self, sink: &Sink) -> u64 {
+        match self.target {
+            Target::Pages(most) if sink.summary.pages >= most => 0,
+            Target::Sessions(most) | Target::Pages(most) => most.div_ceil(BLOCK) - sink.blocks,
+        }
     }
 
     /// Sessions of a block that may be needed.
@@ -217,11 +241,12 @@ impl<'a, S: Scene> Run<'a, S> {
     /// Plays blocks in parallel.
     fn native(&self, actor: &Actor, sink: &mut Sink, watch: &Watch<'_>) -> Result<()> {
         let shared = Shared::new(sink);
+        let (first, count) = (sink.blocks, self.blocks(sink));
         let work = |block, go_on: &dyn Fn() -> bool| {
-            self.block(&shared, &mut Chooser::Native(actor), block, go_on)
+            self.block(&shared, &mut Chooser::Native(actor), first + block, go_on)
         };
         let take = |played: Result<Block<'a, S>>| self.take(&shared, sink, played?);
-        parallel::ordered(self.threads, self.blocks(), work, take, &|| self.tick(watch))
+        parallel::ordered(self.threads, count, work, take, &|| self.tick(watch))
     }
 
     /// Plays blocks one after the other; actions come from a function.
@@ -232,11 +257,12 @@ impl<'a, S: Scene> Run<'a, S> {
         watch: &Watch<'_>,
     ) -> Result<()> {
         let shared = Shared::new(sink);
+        let (first, count) = (sink.blocks, self.blocks(sink));
         let work = |block, go_on: &dyn Fn() -> bool| {
-            self.block(&shared, &mut Chooser::Called(choose), block, go_on)
+            self.block(&shared, &mut Chooser::Called(choose), first + block, go_on)
         };
         let take = |played: Result<Block<'a, S>>| self.take(&shared, sink, played?);
-        parallel::serial(self.blocks(), work, take, &|| self.tick(watch))
+        parallel::serial(count, work, take, &|| self.tick(watch))
     }
 
     /// Plays one block, and encodes it for a file.
@@ -293,15 +319,40 @@ impl<'a, S: Scene> Run<'a, S> {
         let pairs = [
             ("format", logs::FORMAT.to_owned()),
             ("format_version", logs::FORMAT_VERSION.to_owned()),
-            ("policy", self.policy.clone()),
-            ("seed", self.seed.to_string()),
-            ("stream_version", STREAM_VERSION.to_string()),
             ("sessions", summary.sessions.to_string()),
             ("rows", summary.pages.to_string()),
             ("complete", "true".to_owned()),
         ];
+        let mut metadata = self.origin();
+        metadata.extend(pairs.map(|(key, value)| (key.to_owned(), value)));
+        metadata
+    }
+
+    /// What decides every row: who is shown what, and the draws.
+    fn origin(&self) -> Metadata {
+        let pairs = [
+            ("policy", self.policy.clone()),
+            ("seed", self.seed.to_string()),
+            ("stream_version", STREAM_VERSION.to_string()),
+        ];
         let pairs = pairs.into_iter().chain(self.scene.metadata());
         pairs.map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// What decides every byte of the file: a run that asks the same can go on with it.
+    fn asked(&self) -> Metadata {
+        let (what, count) = match self.target {
+            Target::Sessions(count) => ("sessions", count),
+            Target::Pages(count) => ("pages", count),
+        };
+        let pairs = [
+            ("log_version", logs::FORMAT_VERSION.to_owned()),
+            ("package_version", env!("CARGO_PKG_VERSION").to_owned()),
+            (what, count.to_string()),
+        ];
+        let mut asked = self.origin();
+        asked.extend(pairs.map(|(key, value)| (key.to_owned(), value)));
+        asked
     }
 }
 
@@ -330,6 +381,8 @@ impl<'a, S: Scene> Shared<'a, S> {
     }
 }
 
+#[cfg(test)]
+mod resume_tests;
 #[cfg(test)]
 mod store_tests;
 #[cfg(test)]

@@ -360,6 +360,22 @@ pub fn partial(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Whether a name is that of an open file, and no link to it.
+#[cfg(unix)]
+pub fn bears(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(file), Ok(named)) => (file.dev(), file.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// There, a file that is open keeps its name.
+#[cfg(not(unix))]
+pub fn bears(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
 /// Writes beside `path`, reads back and checks, then renames: no reader ever sees half a file.
 pub fn save(
     bytes: &[u8],

@@ -411,11 +411,13 @@ def rollout(
     keep: bool,
     out: str | None,
     overwrite: bool,
+    resume: bool,
     progress: Callable[[int, int], None] | None,
-) -> tuple[Log | None, dict[str, Any]]:
+) -> tuple[Log | None, dict[str, Any], int]:
     """Plays sessions 0 to ``sessions - 1`` of stream ``seed``, or the fewest that have ``pages``.
 
     The log is kept if ``keep`` and if it does not go to a file, ``out``.
     A function must return float32 (n, A), C-contiguous; ``name`` is what logs call it. The
-    dictionary holds exact counts: the first fields of ``rollout.Summary``, arrays as i64.
+    dictionary holds exact counts: the first fields of ``rollout.Summary``, arrays as i64. The
+    number is of pages that an earlier run had played, if this one resumed it.
     """

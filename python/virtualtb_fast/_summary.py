@@ -74,6 +74,8 @@ class Summary:
     """Whether there are prices: in a store."""
     seconds: float = field(compare=False)
     """How long it took; of a sum, all workers' time together."""
+    resumed: int = field(default=0, compare=False, repr=False)
+    """Pages that an earlier run had played, if this one resumed it: they took none of `seconds`."""
 
     @property
     def ctr(self) -> float:
@@ -140,8 +142,8 @@ class Summary:
 
     @property
     def pages_per_second(self) -> float:
-        """The rate, writing included."""
-        return self.pages / self.seconds if self.seconds > 0 else math.inf
+        """The rate, writing included, of the pages that were not `resumed`."""
+        return (self.pages - self.resumed) / self.seconds if self.seconds > 0 else math.inf
 
     def __add__(self, other: Summary) -> Summary:
         if not isinstance(other, Summary):
@@ -192,6 +194,7 @@ class Summary:
             "mean_session_length": self.mean_session_length,
             "click_rate": self.click_rate,
             "seconds": self.seconds,
+            "resumed": self.resumed,
             "pages_per_second": self.pages_per_second,
             "sessions_by_length": self.sessions_by_length.tolist(),
             "clicks_by_page": self.clicks_by_page.tolist(),

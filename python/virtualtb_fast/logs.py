@@ -236,7 +236,8 @@ def read_log(path: str | os.PathLike[str]) -> SessionLog:
     """Reads a session log that a rollout wrote.
 
     What an interrupted rollout left, ``FILE.partial``, can be read too: see
-    `SessionLog.complete`.
+    `SessionLog.complete`. That of a killed one cannot, but the rollout can go on with it
+    (``resume=True``).
 
     Raises:
         FileFormatError: the file is no session log of this version, or is damaged.

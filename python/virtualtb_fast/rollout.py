@@ -3,7 +3,14 @@
 ``rollout(simulator, sessions=N, seed=s)`` plays sessions 0 to N - 1 of the stream of seed ``s``:
 the same customers, draw for draw, that an environment seeded ``s`` shows one after the other. In
 place of the simulator it takes a `GroundTruthStore`.
-Neither threads nor ``batch_size`` nor the kind of CPU change a single byte of the result.
+Neither threads nor ``batch_size`` nor the kind of CPU change a single byte of the result; nor does
+it matter whether a rollout to a file was stopped and resumed.
+
+While a rollout writes ``FILE``, ``FILE.partial`` holds the pages so far, and ``FILE.journal`` what
+was asked and which blocks of 8,192 sessions are whole, with checksums. The name ``FILE`` appears
+when all is there; the other two are gone then. Whatever stops it before (Ctrl-C, a full disk, a
+kill, a power cut), both stay, and the same call with ``resume=True`` plays only what is missing, to
+the same bytes, on another machine too. After a power cut some seconds of work may be missing.
 """
 
 from __future__ import annotations
@@ -125,6 +132,7 @@ def rollout(
     num_threads: int | None = None,
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     keep: bool = True,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -138,7 +146,8 @@ def rollout(
             policy's ``.safetensors``, a `Policy`, or a function of (observation float32 (n, D),
             session int64 (n,), page int64 (n,)) that returns (n, A) numbers for these n sessions.
             A function is called on this thread, with fresh arrays; for a result that does not
-            depend on ``batch_size`` it must be pure. Its ``action_logp`` is recorded as 0.
+            depend on ``batch_size``, and that can be resumed, it must be pure. Its ``action_logp``
+            is recorded as 0.
         sessions: How many sessions to play.
         pages: Instead of ``sessions``: play the fewest sessions, from 0 on, that have at least
             this many pages.
@@ -146,8 +155,18 @@ def rollout(
         num_threads: Threads; one a core unless given. A Python function runs on one.
         out: Write the log to this Parquet file instead of memory. It appears under this name only
             when it is complete. Ctrl-C or an error leaves ``out`` + ``.partial``, which `read_log`
-            reads; a killed process leaves one that nothing reads. A rollout is not resumed.
-        overwrite: Whether ``out``, or the ``.partial`` of an earlier rollout, may be replaced.
+            reads, and ``out`` + ``.journal``; a killed process leaves the same, but a ``.partial``
+            that only a resumed rollout can use.
+        overwrite: Whether ``out`` may be replaced, and, unless that is resumed, the ``.partial`` of
+            an earlier rollout. Until the new ``out`` is complete the old one stays.
+        resume: Go on with what an earlier run left beside ``out``, if there is anything, and
+            otherwise start: the same call can be made again and again until it succeeds. If ``out``
+            is complete and what is asked, it is read and counted, and nothing is played. The
+            arguments must be those of the earlier run, but for ``num_threads``, ``batch_size``,
+            ``overwrite`` and ``progress``; all that decides the bytes is compared, simulator and
+            policy by their digests. Of a function only the name is known: it must be pure, that is,
+            give the same actions for the same observation, session and page, or the log is no
+            rollout of anything.
         keep: With False and without ``out`` there is only the summary: as many sessions as one
             likes, in no memory.
         batch_size: Sessions side by side, at most 8,192; no effect but on speed and memory. Unless
@@ -158,9 +177,12 @@ def rollout(
         A `Rollout`.
 
     Raises:
-        InvalidArgumentError: an argument out of its range, a policy for another schema.
+        InvalidArgumentError: an argument out of its range, a policy for another schema; another
+            rollout than the one to be resumed (the message says in what they differ).
         PolicyError: the function failed or returned something that is no action.
-        OutputError: ``out`` exists, or the system refused to write it.
+        OutputError: ``out`` exists, another process is writing it, or the system refused to write
+            it (what was played so far stays and can be resumed).
+        FileFormatError: what is to be resumed is damaged, or not a rollout's.
         KeyboardInterrupt: Ctrl-C, answered within a fraction of a second.
 
     Example:
@@ -174,8 +196,10 @@ def rollout(
         raise InvalidArgumentError(f"sessions, pages: expected one of the two, got {got}")
     native, name = _native_policy(policy, place.schema.action)
     path = None if out is None else _arguments.as_path(out)
+    if resume and path is None:
+        raise InvalidArgumentError("resume: expected out=FILE with it, got a rollout to memory")
     started = time.perf_counter()
-    log, counts = _core.rollout(
+    log, counts, resumed = _core.rollout(
         place._native,
         native,
         name=name,
@@ -189,6 +213,7 @@ def rollout(
         keep=bool(keep),
         out=path,
         overwrite=bool(overwrite),
+        resume=bool(resume),
         progress=_arguments.function("progress", progress),
     )
     seconds = time.perf_counter() - started
@@ -198,6 +223,7 @@ def rollout(
         sells=isinstance(place, GroundTruthStore) or place.config.response.heads == "outcome",
         priced=isinstance(place, GroundTruthStore),
         seconds=seconds,
+        resumed=resumed,
     )
     about = f"{place.name!r} under policy {name[:40]}, seed {int(seed)}"
     return Rollout(summary, None if log is None else SessionLog(log), path, about)

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::format::PAGE;
 use crate::error::{Error, Result};
-use crate::tensor_file::{hexadecimal, partial};
+use crate::tensor_file::{bears, hexadecimal, partial};
 
 /// A file that several places are written to and read from at once.
 #[derive(Debug)]
@@ -165,22 +165,6 @@ impl Drop for Beside {
             let _ = std::fs::remove_file(&self.partial);
         }
     }
-}
-
-/// Whether a name is that of an open file, and no link to it.
-#[cfg(unix)]
-fn bears(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), std::fs::symlink_metadata(path)) {
-        (Ok(file), Ok(named)) => (file.dev(), file.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
-}
-
-/// There, a file that is open keeps its name.
-#[cfg(not(unix))]
-fn bears(_: &File, path: &Path) -> bool {
-    path.exists()
 }
 
 /// Refuses to replace a file unasked.

@@ -1,16 +1,12 @@
-//! Logs as Parquet files.
+//! Logs as Parquet: how rows are encoded, and what a file says of them at its end.
 //!
-//! A file is written to `FILE.partial` and renamed when it is complete. Row groups are encoded
-//! apart from the file ([`Encoder`], on any thread) and appended in order ([`FileWriter`]), so
-//! that the bytes do not depend on threads. A row group holds [`BLOCK`] sessions.
-//!
-//! A run that is stopped leaves `FILE.partial` as a readable Parquet file of the row groups so
-//! far, with `complete` = `false` in its metadata. Even a full disk does: the row group that did
-//! not fit is cut off and the footer takes its place.
+//! Row groups are encoded apart from the file ([`Encoder`], on any thread) and appended in order,
+//! so that the bytes do not depend on threads. A row group holds [`BLOCK`](super::BLOCK) sessions.
+//! It is written without knowing where in the file it stands, and placed afterwards: that is how
+//! the row groups of a run that was killed become those of the run that goes on.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -20,16 +16,21 @@ use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata}
 use parquet::basic::{Compression, Encoding};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataWriter, RowGroupMetaData,
+    FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ParquetMetaDataWriter, RowGroupMetaData,
 };
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::{ColumnPath, SchemaDescPtr};
+use twox_hash::xxhash3_128;
 
-use super::BLOCK;
 use super::{Columns, Log, Metadata, Shape};
 use crate::error::{Error, Result};
-use crate::tensor_file::partial;
+
+/// What a Parquet file starts with, and ends with.
+pub const MAGIC: &[u8; 4] = b"PAR1";
+/// Bytes that are read at a time to be checked.
+const PIECE: usize = 1 << 20;
 
 /// Chosen by measurement: random actions do not compress, and a dictionary of them costs time and
 /// space; codes and counts are small dictionaries; sessions, pages and the codes of a customer are
@@ -97,7 +98,7 @@ impl Encoder {
         outcome
     }
 
-    fn encode_log(&self, log: &Log) -> Result<RowGroup> {
+    pub(super) fn encode_log(&self, log: &Log) -> Result<RowGroup> {
         let batch = log.to_arrow()?;
         self.encode_batch(&batch)
             .map(RowGroup)
@@ -120,194 +121,167 @@ impl Encoder {
     }
 }
 
-/// A log's file while it grows.
-#[derive(Debug)]
-pub struct FileWriter {
-    path: PathBuf,
-    partial: PathBuf,
-    overwrite: bool,
-    /// The same file as the writer's, for the footer.
-    file: File,
-    /// Gone once the file is closed.
-    writer: Option<SerializedFileWriter<File>>,
-    encoder: Encoder,
+/// The layout that all row groups of a file share.
+#[derive(Clone, Debug)]
+pub struct Layout {
     schema: SchemaDescPtr,
     properties: Arc<WriterProperties>,
-    /// The row groups that are wholly in the file, and where they end.
-    groups: Vec<RowGroupMetaData>,
-    end: u64,
+    encoder: Encoder,
 }
 
-impl FileWriter {
-    /// Creates `FILE.partial`. `constant_actions`: all rows have the same action, which is then
-    /// worth compressing.
-    pub fn create(
-        path: &Path,
-        overwrite: bool,
-        shape: Shape,
-        constant_actions: bool,
-    ) -> Result<Self> {
-        refuse_existing(path, overwrite)?;
-        let partial = partial(path);
-        let mut open = OpenOptions::new();
-        open.read(true).write(true);
-        if overwrite {
-            open.create(true).truncate(true);
-        } else {
-            // What a stopped run left, or another process is writing, is nobody's to wipe.
-            refuse_existing(&partial, overwrite)?;
-            open.create_new(true);
-        }
-        // The name that the caller knows is the one to complain about.
-        let file = open.open(&partial).map_err(Error::io(path))?;
+/// A row group that is in a file.
+#[derive(Debug)]
+pub struct Written {
+    /// Its bytes.
+    pub bytes: u64,
+    /// Their checksum.
+    pub checksum: String,
+    /// What the footer says of it, encoded; offsets count from its start.
+    pub footer: Vec<u8>,
+}
+
+impl Layout {
+    /// `constant_actions`: all rows have the same action, which is then worth compressing.
+    pub fn new(shape: Shape, constant_actions: bool) -> Result<Self, ParquetError> {
         let schema: SchemaRef = Arc::new(shape.arrow_schema());
         let properties = Arc::new(properties(constant_actions));
-        let io = |error| io_error(&partial, error);
-        let root = ArrowSchemaConverter::new().convert(&schema).map_err(io)?.root_schema_ptr();
-        let copy = file.try_clone().map_err(Error::io(&partial))?;
-        let mut writer =
-            SerializedFileWriter::new(copy, root, Arc::clone(&properties)).map_err(io)?;
-        writer.flush().map_err(Error::io(&partial))?;
+        let root = ArrowSchemaConverter::new().convert(&schema)?.root_schema_ptr();
+        let writer = SerializedFileWriter::new(io::sink(), root, Arc::clone(&properties))?;
         let factory = Arc::new(ArrowRowGroupWriterFactory::new(&writer, schema));
-        Ok(Self {
-            path: path.to_owned(),
-            overwrite,
-            file,
-            encoder: Encoder { factory, shape },
-            schema: Arc::new(writer.schema_descr().clone()),
-            properties,
-            groups: Vec::new(),
-            end: writer.bytes_written() as u64,
-            writer: Some(writer),
-            partial,
-        })
+        let schema = Arc::new(writer.schema_descr().clone());
+        Ok(Self { schema, properties, encoder: Encoder { factory, shape } })
     }
 
-    /// What encodes this file's row groups.
-    pub fn encoder(&self) -> Encoder {
-        self.encoder.clone()
+    /// What encodes row groups.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
     }
 
-    /// Appends a row group.
-    pub fn append(&mut self, group: RowGroup) -> Result<()> {
-        let writer = self.writer.as_mut().expect("the file is open");
-        let append = || {
-            let mut target = writer.next_row_group()?;
-            for column in group.0 {
-                column.append_to_row_group(&mut target)?;
-            }
-            let metadata = target.close()?;
-            writer.flush()?;
-            Ok((metadata, writer.bytes_written()))
-        };
-        let (metadata, end) = append().map_err(|error| io_error(&self.partial, error))?;
-        self.groups.push(metadata.as_ref().clone());
-        self.end = end as u64;
-        Ok(())
+    /// Writes a row group where the file stands.
+    pub fn write(&self, group: RowGroup, file: &File) -> Result<Written, ParquetError> {
+        let (schema, properties) = (Arc::clone(&self.schema), Arc::clone(&self.properties));
+        let mut target = TrackedWrite::new(Hashed { file, hash: xxhash3_128::Hasher::new() });
+        let mut writer = SerializedRowGroupWriter::new(schema, properties, &mut target, 0, None);
+        for column in group.0 {
+            column.append_to_row_group(&mut writer)?;
+        }
+        let metadata = writer.close()?.as_ref().clone();
+        target.flush()?;
+        let footer = self.encoded(std::slice::from_ref(&metadata), metadata.num_rows(), None)?;
+        let (bytes, checksum) = (target.bytes_written() as u64, target.inner().checksum());
+        Ok(Written { bytes, checksum, footer })
     }
 
-    /// Completes the file and gives it its name.
-    pub fn finish(mut self, metadata: Metadata) -> Result<()> {
-        let outcome = self.close(metadata.clone(), true).and_then(|()| {
-            refuse_existing(&self.path, self.overwrite)?;
-            std::fs::rename(&self.partial, &self.path).map_err(Error::io(&self.path))
+    /// What the footer says of a row group that starts at `start` and is number `ordinal`. That
+    /// of a group written just now comes out of its encoded form too, which does not hold all of
+    /// what Parquet's writer had in mind: so no run can be told from one that was resumed.
+    pub fn placed(
+        &self,
+        footer: &[u8],
+        start: u64,
+        ordinal: usize,
+    ) -> Result<RowGroupMetaData, ParquetError> {
+        let (group, start) = (self.decoded(footer)?, start as i64);
+        let columns = group.columns().iter().map(|column| {
+            let dictionary = column.dictionary_page_offset().map(|offset| offset + start);
+            let data = column.data_page_offset() + start;
+            let column = column.clone().into_builder();
+            column.set_data_page_offset(data).set_dictionary_page_offset(dictionary).build()
         });
-        if outcome.is_err() {
-            self.abandon(metadata);
-        }
-        outcome
+        RowGroupMetaData::builder(Arc::clone(&self.schema))
+            .set_column_metadata(columns.collect::<Result<_, _>>()?)
+            .set_total_byte_size(group.total_byte_size())
+            .set_num_rows(group.num_rows())
+            .set_ordinal(ordinal as i32)
+            .set_file_offset(start)
+            .build()
     }
 
-    /// Leaves `FILE.partial`, readable and marked as incomplete; or, if even that is impossible,
-    /// no file, since one without a footer is of no use.
-    pub fn abandon(mut self, metadata: Metadata) {
-        if self.close(metadata, false).is_err() {
-            // The failure that led here is what the caller needs to hear.
-            let _ = std::fs::remove_file(&self.partial);
-        }
-    }
-
-    /// Writes the footer after the last whole row group, over whatever stands there.
-    fn close(&mut self, mut metadata: Metadata, complete: bool) -> Result<()> {
-        // What its buffer may still hold is cut off below.
-        drop(self.writer.take());
-        let rows = self.groups.iter().map(RowGroupMetaData::num_rows).sum();
-        metadata.insert("rows".into(), format!("{rows}"));
+    /// What is to be written after the row groups.
+    pub fn footer(
+        &self,
+        groups: &[RowGroupMetaData],
+        mut metadata: Metadata,
+        complete: bool,
+    ) -> Result<Vec<u8>, ParquetError> {
+        let rows = groups.iter().map(RowGroupMetaData::num_rows).sum::<i64>();
+        metadata.insert("rows".into(), rows.to_string());
         metadata.insert("complete".into(), complete.to_string());
-        let properties = &self.properties;
-        let footer = FileMetaData::new(
-            properties.writer_version().as_num(),
-            rows,
-            Some(properties.created_by().to_owned()),
-            Some(pairs(self.encoder.shape, metadata)),
-            Arc::clone(&self.schema),
-            None,
-        );
-        let footer = ParquetMetaData::new(footer, self.groups.clone());
-        let mut write = || {
-            self.file.set_len(self.end)?;
-            self.file.seek(SeekFrom::Start(self.end))?;
-            ParquetMetaDataWriter::new(&mut self.file, &footer).finish()?;
-            self.file.sync_all()?;
-            Ok(())
-        };
-        write().map_err(|error| io_error(&self.partial, error))
+        self.encoded(groups, rows, Some(pairs(self.encoder.shape, metadata)))
     }
-}
 
-/// Refuses to replace a file unasked.
-fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
-    if path.is_dir() {
-        let source =
-            io::Error::new(io::ErrorKind::IsADirectory, "expected a file name, got a directory");
-        return Err(Error::Io { path: path.to_owned(), source });
-    }
-    if overwrite || !path.exists() {
-        return Ok(());
-    }
-    let source = io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        "expected a new file or overwrite=True, got a file that exists (it is left as it is)",
-    );
-    Err(Error::Io { path: path.to_owned(), source })
-}
-
-/// The operating system's error within a Parquet error, or that error itself.
-fn io_error(path: &Path, error: ParquetError) -> Error {
-    let source = match error {
-        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
-            Ok(source) => *source,
-            Err(other) => io::Error::other(other),
-        },
-        other => io::Error::other(other),
-    };
-    Error::Io { path: path.to_owned(), source }
-}
-
-/// Writes a log as the rollout that made it would have.
-pub(super) fn write(log: &Log, path: &Path, overwrite: bool) -> Result<()> {
-    let constant = {
-        let mut rows = log.action.chunks(log.shape.action.max(1));
-        let first = rows.next();
-        rows.all(|row| Some(row) == first)
-    };
-    let mut file = FileWriter::create(path, overwrite, log.shape, constant)?;
-    let encoder = file.encoder();
-    let mut append = || {
-        let mut first = 0;
-        while first < log.len() {
-            let block = log.session[first] as u64 / BLOCK;
-            let rows = log.session[first..].partition_point(|s| *s as u64 / BLOCK == block);
-            file.append(encoder.encode_log(&log.slice(first, rows))?)?;
-            first += rows;
-        }
-        Ok(())
-    };
-    match append() {
-        Ok(()) => file.finish(log.metadata.clone()),
-        Err(error) => {
-            file.abandon(log.metadata.clone());
-            Err(error)
+    /// The row group of a footer that has one.
+    fn decoded(&self, bytes: &[u8]) -> Result<RowGroupMetaData, ParquetError> {
+        // The footer's length and the magic bytes follow it.
+        let bytes = &bytes[..bytes.len().saturating_sub(8)];
+        let whole = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
+        let parsed = ParquetMetaDataReader::decode_metadata_with_options(bytes, Some(&whole))?;
+        let expected = (1, self.schema.num_columns());
+        let first = parsed.row_groups().first();
+        let got = (parsed.num_row_groups(), first.map_or(0, RowGroupMetaData::num_columns));
+        match first {
+            Some(group) if expected == got => Ok(group.clone()),
+            _ => Err(ParquetError::General(format!(
+                "expected {expected:?} row groups and columns, got {got:?}"
+            ))),
         }
     }
+
+    fn encoded(
+        &self,
+        groups: &[RowGroupMetaData],
+        rows: i64,
+        pairs: Option<Vec<KeyValue>>,
+    ) -> Result<Vec<u8>, ParquetError> {
+        let (version, creator) =
+            (self.properties.writer_version().as_num(), self.properties.created_by().to_owned());
+        let schema = Arc::clone(&self.schema);
+        let about = FileMetaData::new(version, rows, Some(creator), pairs, schema, None);
+        let mut bytes = Vec::new();
+        let about = ParquetMetaData::new(about, groups.to_vec());
+        ParquetMetaDataWriter::new(&mut bytes, &about).finish()?;
+        Ok(bytes)
+    }
+}
+
+/// Writes to a file what it hashes.
+struct Hashed<'a> {
+    file: &'a File,
+    hash: xxhash3_128::Hasher,
+}
+
+impl Hashed<'_> {
+    fn checksum(&self) -> String {
+        format!("{:032x}", self.hash.finish_128())
+    }
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.write(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The checksum of so many bytes of a file from `start` on; `None` if it ends before.
+pub fn checksum(mut file: &File, start: u64, bytes: u64) -> io::Result<Option<String>> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut hash = xxhash3_128::Hasher::new();
+    let mut piece = vec![0; PIECE.min(bytes as usize)];
+    let mut left = bytes;
+    while left > 0 {
+        let most = left.min(PIECE as u64) as usize;
+        let read = file.read(&mut piece[..most])?;
+        if read == 0 {
+            return Ok(None);
+        }
+        hash.write(&piece[..read]);
+        left -= read as u64;
+    }
+    Ok(Some(format!("{:032x}", hash.finish_128())))
 }

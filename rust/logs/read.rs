@@ -42,8 +42,14 @@ fn open(path: &Path) -> Result<Reader> {
     if file.metadata().map_err(Error::io(path))?.is_dir() {
         return Err(fail("expected a Parquet file, got a directory".into()));
     }
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-        .map_err(|error| fail(format!("expected a Parquet file, got {error}")))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| {
+        if path.extension().is_some_and(|ending| ending == "partial") {
+            let got = "one that is not finished: its rollout was killed, or is still at work";
+            let remedy = "rollout(..., resume=True) (--resume) goes on with it";
+            return fail(format!("expected a Parquet file, got {got}; {remedy} ({error})"));
+        }
+        fail(format!("expected a Parquet file, got {error}"))
+    })?;
     let footer = builder.metadata().file_metadata();
     let rows = footer.num_rows() as u64;
     let metadata: Metadata = footer
@@ -103,8 +109,12 @@ fn open(path: &Path) -> Result<Reader> {
     Ok(Reader { batches, shape, metadata, rows })
 }
 
-/// Calls `take` with the log's rows, piece by piece; returns what the metadata says.
-fn each_piece(path: &Path, mut take: impl FnMut(&Log)) -> Result<(Shape, Metadata)> {
+/// Calls `take` with the log's rows, piece by piece; returns what the metadata says. An error of
+/// `take` ends the reading.
+pub fn each_piece(
+    path: &Path,
+    mut take: impl FnMut(&Log) -> Result<()>,
+) -> Result<(Shape, Metadata)> {
     let origin = path.display().to_string();
     guarded(&origin, || {
         let reader = open(path)?;
@@ -116,7 +126,7 @@ fn each_piece(path: &Path, mut take: impl FnMut(&Log)) -> Result<(Shape, Metadat
             let piece = piece(&batch, reader.shape, &reader.metadata)
                 .map_err(|reason| Error::format(&*origin, reason))?;
             rows += piece.len() as u64;
-            take(&piece);
+            take(&piece)?;
         }
         if rows != reader.rows {
             let reason = format!("expected {} rows, got {rows}", reader.rows);
@@ -128,7 +138,10 @@ fn each_piece(path: &Path, mut take: impl FnMut(&Log)) -> Result<(Shape, Metadat
 
 pub(super) fn read(path: &Path) -> Result<Log> {
     let mut columns = Columns::default();
-    let (shape, metadata) = each_piece(path, |piece| columns.append_log(piece))?;
+    let (shape, metadata) = each_piece(path, |piece| {
+        columns.append_log(piece);
+        Ok(())
+    })?;
     Ok(columns.freeze(shape, metadata))
 }
 
@@ -139,6 +152,7 @@ pub fn digest_file(path: &Path) -> Result<String> {
         digester
             .get_or_insert_with(|| Digester::new(piece.shape, piece.metadata.get("schema")))
             .update(piece);
+        Ok(())
     })?;
     let digester = digester.unwrap_or_else(|| Digester::new(shape, metadata.get("schema")));
     Ok(digester.finish())

@@ -3,13 +3,14 @@
 use std::cell::Cell;
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, KEPT, Result};
 
 /// An exception of the class `name` of `virtualtb_fast.errors`.
 pub fn exception(name: &str, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) -> PyErr {
@@ -37,15 +38,22 @@ pub fn to_py(error: Error) -> PyErr {
         Error::Model { source, .. } => customer_model(message, source),
         Error::Policy(_) => exception("PolicyError", (message,)),
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
-        Error::Io { path, source } => match source.raw_os_error() {
-            Some(code) => {
-                // The system's own words, without the code that OSError adds by itself.
-                let text = source.to_string();
-                let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-                exception("OutputError", (code, text, path.display().to_string()))
-            }
-            None => exception("OutputError", (message,)),
-        },
+        Error::Io { path, source } => output(message, &path, &source, ""),
+        Error::Unfinished { path, source } => output(message, &path, &source, &format!("; {KEPT}")),
+    }
+}
+
+/// The exception for a refusal of the operating system.
+fn output(message: String, path: &Path, source: &std::io::Error, addition: &str) -> PyErr {
+    match source.raw_os_error() {
+        Some(code) => {
+            // The system's own words, without the code that OSError adds by itself.
+            let text = source.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            let text = format!("{text}{addition}");
+            exception("OutputError", (code, text, path.display().to_string()))
+        }
+        None => exception("OutputError", (message,)),
     }
 }
 

@@ -13,7 +13,9 @@ use super::policy::PyPolicy;
 use super::simulator::PySimulator;
 use super::store::PyStore;
 use crate::error::Error;
-use crate::rollout::{Observed, Options, Output, Source, Summary, Target, Watch, rollout as play};
+use crate::rollout::{
+    Observed, Options, Output, Played, Source, Summary, Target, Watch, rollout as play,
+};
 
 /// Calls the policy on fresh arrays; it has to give float32 (rows, `size`).
 fn choose(
@@ -75,7 +77,7 @@ enum Place {
 /// Plays whole sessions.
 #[pyfunction]
 #[pyo3(signature = (place, policy, *, name, seed, sessions, pages, num_threads, batch_size, keep, out,
-                    overwrite, progress))]
+                    overwrite, resume, progress))]
 #[allow(clippy::too_many_arguments, reason = "keywords of one Python call")]
 fn rollout<'py>(
     py: Python<'py>,
@@ -90,8 +92,9 @@ fn rollout<'py>(
     keep: bool,
     out: Option<PathBuf>,
     overwrite: bool,
+    resume: bool,
     progress: Option<Py<PyAny>>,
-) -> PyResult<(Option<PyLog>, Bound<'py, PyDict>)> {
+) -> PyResult<(Option<PyLog>, Bound<'py, PyDict>, u64)> {
     let target = match (sessions, pages) {
         (Some(sessions), None) => Target::Sessions(sessions),
         (None, Some(pages)) => Target::Pages(pages),
@@ -101,7 +104,7 @@ fn rollout<'py>(
         }
     };
     let output = match out {
-        Some(path) => Output::File { path, overwrite },
+        Some(path) => Output::File { path, overwrite, resume },
         None if keep => Output::Memory,
         None => Output::Nowhere,
     };
@@ -136,8 +139,8 @@ fn rollout<'py>(
             Place::Store(store) => play(&*store.get().0, source, &options, &watch),
         }
     });
-    let (log, counts) = raised.finish(played)?;
-    Ok((log.map(PyLog), summary(py, &counts)?))
+    let Played { log, summary: counts, resumed } = raised.finish(played)?;
+    Ok((log.map(PyLog), summary(py, &counts)?, resumed))
 }
 
 /// Adds what is defined here to the module.

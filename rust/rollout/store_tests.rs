@@ -25,7 +25,8 @@ fn config() -> Config {
 
 fn play(store: &Store, policy: &str, options: &Options) -> (Log, Summary) {
     let policy = Policy::parse(policy).unwrap();
-    let (log, summary) = rollout(store, Source::Policy(&policy), options, &QUIET).unwrap();
+    let Played { log, summary, .. } =
+        rollout(store, Source::Policy(&policy), options, &QUIET).unwrap();
     (log.unwrap(), summary)
 }
 
@@ -73,9 +74,10 @@ fn neither_threads_nor_batches_nor_files_matter() {
         let (log, summary) = play(&store, "random", &run);
         assert_eq!((log.digest(), &summary), (want.digest(), &counts));
         let path = temporary(&format!("store-{threads}"));
-        let run = Options { output: Output::File { path: path.clone(), overwrite: false }, ..run };
+        let output = Output::File { path: path.clone(), overwrite: false, resume: false };
+        let run = Options { output, ..run };
         let policy = Policy::parse("random").unwrap();
-        let (_, summary) = rollout(&store, Source::Policy(&policy), &run, &QUIET).unwrap();
+        let summary = rollout(&store, Source::Policy(&policy), &run, &QUIET).unwrap().summary;
         let back = Log::read(&path).unwrap();
         assert_eq!((back.digest(), &back.metadata), (want.digest(), &want.metadata));
         assert_eq!(summary, counts);
@@ -147,7 +149,7 @@ fn a_network_sees_what_a_function_is_shown() {
     };
     let policy = Policy::network(config, serde_json::json!({}), tensors).unwrap();
     let run = options(100);
-    let (native, _) = rollout(&store, Source::Policy(&policy), &run, &QUIET).unwrap();
+    let native = rollout(&store, Source::Policy(&policy), &run, &QUIET).unwrap().log;
     let mut choose = |seen: Observed<'_>, actions: &mut [f32]| {
         let rows = seen.observations.chunks(inputs).zip(actions.chunks_mut(outputs));
         for (observation, action) in rows {
@@ -158,7 +160,7 @@ fn a_network_sees_what_a_function_is_shown() {
         Ok(())
     };
     let source = Source::Callback { name: "linear".into(), choose: &mut choose };
-    let (called, _) = rollout(&store, source, &run, &QUIET).unwrap();
+    let called = rollout(&store, source, &run, &QUIET).unwrap().log;
     let (native, called) = (native.unwrap(), called.unwrap());
     assert_eq!(native.len(), called.len());
     let pairs = native.action.iter().zip(called.action.iter());

@@ -1,10 +1,13 @@
 //! Exact counts of a rollout.
 
+use serde::{Deserialize, Serialize};
+
 use crate::logs::Columns;
 
 /// Counts, in integers, so that they do not depend on the order of adding. What
 /// [`Counters`](crate::store::counters::Counters) counts too goes by the same names there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Summary {
     /// Pages shown.
     pub pages: u64,

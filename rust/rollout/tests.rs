@@ -21,8 +21,8 @@ pub(super) fn options(sessions: u64) -> Options {
 
 fn play(simulator: &Simulator, policy: &str, options: &Options) -> (Log, Summary) {
     let policy = Policy::parse(policy).unwrap();
-    let (log, summary) = rollout(simulator, Source::Policy(&policy), options, &QUIET).unwrap();
-    (log.unwrap(), summary)
+    let played = rollout(simulator, Source::Policy(&policy), options, &QUIET).unwrap();
+    (played.log.unwrap(), played.summary)
 }
 
 /// A file's name that no other test uses.
@@ -96,11 +96,11 @@ fn files_hold_the_same_rows_and_the_same_bytes() {
     let mut files = Vec::new();
     for threads in [1, 2, 3] {
         let path = temporary(&format!("same-{threads}"));
-        let output = Output::File { path: path.clone(), overwrite: false };
+        let output = Output::File { path: path.clone(), overwrite: false, resume: false };
         let run = Options { threads: Some(threads), output, ..options(BLOCK + 10) };
-        let (none, summary) = rollout(&*simulator, Source::Policy(&policy), &run, &QUIET).unwrap();
-        assert!(none.is_none());
-        assert_eq!(summary, counts);
+        let played = rollout(&*simulator, Source::Policy(&policy), &run, &QUIET).unwrap();
+        assert!(played.log.is_none());
+        assert_eq!(played.summary, counts);
         let error = rollout(&*simulator, Source::Policy(&policy), &run, &QUIET).unwrap_err();
         assert!(error.to_string().contains("got a file that exists"), "{error}");
         files.push(std::fs::read(&path).unwrap());
@@ -122,7 +122,7 @@ fn an_interrupted_run_leaves_whole_blocks_in_a_partial_file() {
     let policy = Policy::parse("random").unwrap();
     for threads in [1, 2] {
         let path = temporary(&format!("stopped-{threads}"));
-        let output = Output::File { path: path.clone(), overwrite: false };
+        let output = Output::File { path: path.clone(), overwrite: false, resume: false };
         let run = Options { threads: Some(threads), output, ..options(MOST_FILE_SESSIONS) };
         let seen = Cell::new(0);
         let watch = Watch {
@@ -150,8 +150,8 @@ fn functions_see_what_native_policies_see() {
     let simulator = testing::simulator(3);
     let action = [0.25, -0.5, 1.0, 0.0, -1.0];
     let policy = Policy::constant(action.to_vec()).unwrap();
-    let (want, _) = rollout(&*simulator, Source::Policy(&policy), &options(2000), &QUIET).unwrap();
-    let want = want.unwrap();
+    let want = rollout(&*simulator, Source::Policy(&policy), &options(2000), &QUIET).unwrap();
+    let want = want.log.unwrap();
     let width = simulator.schema.observation_width();
     let mut pages_seen = 0;
     for batch_size in [1, 33, 5000] {
@@ -167,8 +167,8 @@ fn functions_see_what_native_policies_see() {
         };
         let source = Source::Callback { name: "test".into(), choose: &mut choose };
         let run = Options { batch_size: Some(batch_size), ..options(2000) };
-        let (log, _) = rollout(&*simulator, source, &run, &QUIET).unwrap();
-        assert_eq!(log.unwrap().digest(), want.digest());
+        let played = rollout(&*simulator, source, &run, &QUIET).unwrap();
+        assert_eq!(played.log.unwrap().digest(), want.digest());
     }
     assert_eq!(pages_seen, 3 * want.len());
 }
@@ -193,8 +193,8 @@ fn functions_that_fail_end_the_rollout() {
 fn actions_are_clipped_into_the_range() {
     let simulator = testing::simulator(3);
     let policy = Policy::constant(vec![3.0, -3.0, 0.5, 1.0, -1.0]).unwrap();
-    let (log, _) = rollout(&*simulator, Source::Policy(&policy), &options(5), &QUIET).unwrap();
-    assert_eq!(log.unwrap().action[..5], [1.0, -1.0, 0.5, 1.0, -1.0]);
+    let played = rollout(&*simulator, Source::Policy(&policy), &options(5), &QUIET).unwrap();
+    assert_eq!(played.log.unwrap().action[..5], [1.0, -1.0, 0.5, 1.0, -1.0]);
 }
 
 #[test]

@@ -248,10 +248,40 @@ def test_ctrl_c_ends_with_130(saved: str, tmp_path: Path) -> None:
         error = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert error.splitlines() == [
-        f"the pages so far are in {partial}",
+        f"the pages so far are in {partial} (--resume goes on)",
         "virtualtb-fast rollout: interrupted",
     ]
     assert not read_log(partial).complete
+
+
+def test_a_stopped_rollout_goes_on(
+    saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, whole = str(tmp_path / "log.parquet"), str(tmp_path / "whole.parquet")
+    words = ["rollout", "--simulator", saved, "--sessions", "120_000", "--seed", "3"]
+    with start(*words, "--out", out) as process:
+        deadline = time.monotonic() + 60
+        while not os.path.exists(f"{out}.partial") or os.path.getsize(f"{out}.partial") < 1 << 22:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    code, _, error = run(capsys, *words, "--out", out)
+    assert code != 0
+    assert "resume=True" in error
+    code, _, error = run(capsys, *words[:-1], "4", "--out", out, "--resume")
+    assert code != 0
+    assert "seed of a resumed rollout: expected 3 as in" in error
+    code, text, _ = run(capsys, *words, "--out", out, "--resume")
+    assert code == 0
+    assert "of the pages were there" in text
+    assert run(capsys, *words, "--out", whole)[0] == 0
+    assert Path(out).read_bytes() == Path(whole).read_bytes()
+    pages = read_log(whole).metadata["rows"]
+    again = json.loads(run(capsys, *words, "--out", out, "--resume", "--json")[1])
+    assert (str(again["resumed"]), str(again["pages"])) == (pages, pages)
+    code, _, error = run(capsys, *words, "--resume")
+    assert code != 0
+    assert "--resume: expected --out" in error
 
 
 def test_a_terminal_gets_a_progress_bar(saved: str) -> None:

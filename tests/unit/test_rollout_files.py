@@ -68,16 +68,111 @@ def test_a_killed_run_leaves_no_file_of_the_final_name(
         wait_for(lambda: partial.exists() and partial.stat().st_size > 1 << 20)
         process.kill()
     assert not (tmp_path / "log.parquet").exists()
-    with pytest.raises(vtb.FileFormatError):
+    with pytest.raises(vtb.FileFormatError, match=r"killed, or is still at work.*--resume"):
         read_log(partial)
     # The next run neither wipes what is left without being told to, nor is disturbed by it.
     left = partial.stat().st_size
-    with pytest.raises(vtb.OutputError, match="partial"):
+    with pytest.raises(vtb.OutputError, match=r"partial.*resume=True"):
         rollout(simulator, sessions=100, out=tmp_path / "log.parquet")
     assert partial.stat().st_size == left
     played = rollout(simulator, sessions=100, out=tmp_path / "log.parquet", overwrite=True)
     assert played.digest() == rollout(simulator, sessions=100).digest()
-    assert not partial.exists()
+    assert list(tmp_path.glob("log.parquet*")) == [tmp_path / "log.parquet"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    simulator: vtb.Simulator, start: Start, tmp_path: Path, threads: int
+) -> None:
+    arguments: dict[str, Any] = {"sessions": 6 * _core.BLOCK + 5, "seed": 3}
+    whole = rollout(simulator, **arguments, out=tmp_path / "whole.parquet")
+    code = f"rollout(sim, **{arguments}, num_threads={threads}, out='log.parquet')"
+    out, partial = tmp_path / "log.parquet", tmp_path / "log.parquet.partial"
+    with start(simulator, tmp_path, code) as process:
+        wait_for(lambda: partial.exists() and partial.stat().st_size > 1 << 24)
+        process.kill()
+    played = rollout(simulator, **arguments, num_threads=threads, out=out, resume=True)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert 0 < played.resumed <= played.pages
+    assert played.summary == whole.summary
+    assert list(tmp_path.glob("log.parquet*")) == [out]
+    # It is complete: the same call once more only looks.
+    stamp = out.stat().st_mtime_ns
+    again = rollout(simulator, **arguments, out=out, resume=True)
+    assert (again.resumed, again.summary) == (whole.pages, whole.summary)
+    assert out.stat().st_mtime_ns == stamp
+    with pytest.raises(vtb.InvalidArgumentError, match="sessions of a resumed rollout"):
+        rollout(simulator, sessions=5, seed=3, out=out, resume=True)
+    other = rollout(simulator, sessions=5, seed=3, out=out, resume=True, overwrite=True)
+    assert (other.resumed, other.sessions) == (0, 5)
+
+
+def test_something_else_is_not_resumed(
+    simulator: vtb.Simulator, shop: vtb.Simulator, tmp_path: Path
+) -> None:
+    out = tmp_path / "log.parquet"
+
+    def stop(pages: int, sessions: int) -> None:
+        raise ZeroDivisionError
+
+    arguments: dict[str, Any] = {"sessions": _core.BLOCK, "seed": 3, "out": out, "resume": True}
+    with pytest.raises(ZeroDivisionError):
+        rollout(simulator, "random", **arguments, progress=stop)
+    left = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(path.suffix for path in left) == [".journal", ".partial"]
+    for field, other in (
+        ("seed", {"seed": 4}),
+        ("sessions", {"sessions": 7}),
+        ("policy", {"policy": "zero"}),
+        ("schema", {"simulator": shop}),
+    ):
+        expected = rf"{field} of a resumed rollout: expected .* as in .*journal, got "
+        with pytest.raises(vtb.InvalidArgumentError, match=expected):
+            rollout(**({"simulator": simulator, "policy": "random"} | arguments | other))
+    assert left == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    # Overwriting is for what is complete: what is resumed has to be the same.
+    with pytest.raises(vtb.InvalidArgumentError, match="seed"):
+        rollout(simulator, **(arguments | {"seed": 4}), overwrite=True)
+    assert rollout(simulator, "random", **arguments).sessions == _core.BLOCK
+
+
+def test_what_is_no_rollouts_rest_is_not_resumed(simulator: vtb.Simulator, tmp_path: Path) -> None:
+    out, partial = tmp_path / "log.parquet", tmp_path / "log.parquet.partial"
+    with pytest.raises(vtb.InvalidArgumentError, match="expected out=FILE"):
+        rollout(simulator, sessions=5, resume=True)
+    partial.write_text("mine, I think")
+    with pytest.raises(vtb.FileFormatError, match="journal"):
+        rollout(simulator, sessions=5, out=out, resume=True)
+    assert partial.read_text() == "mine, I think"
+    partial.unlink()
+    out.write_text("mine as well")
+    with pytest.raises(vtb.FileFormatError, match="Parquet"):
+        rollout(simulator, sessions=5, out=out, resume=True)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine as well"]
+
+
+def test_two_processes_on_one_output_are_refused(
+    simulator: vtb.Simulator, start: Start, tmp_path: Path
+) -> None:
+    out, partial = tmp_path / "log.parquet", tmp_path / "log.parquet.partial"
+    code = "rollout(sim, sessions=10**8, seed=3, out='log.parquet')"
+    with start(simulator, tmp_path, code) as process:
+        wait_for(lambda: partial.exists() and partial.stat().st_size > 1 << 20)
+        for more in (
+            {},
+            {"overwrite": True},
+            {"resume": True},
+            {"overwrite": True, "resume": True},
+        ):
+            arguments: dict[str, Any] = {"sessions": 10**8, "seed": 3, "out": out, **more}
+            with pytest.raises(vtb.OutputError, match="expected an output that nobody writes"):
+                rollout(simulator, **arguments)
+        with pytest.raises(vtb.OutputError, match="expected an output that nobody writes"):
+            rollout(simulator, sessions=5).log.write(out, overwrite=True)
+        assert process.poll() is None
+        process.kill()
+    # The lock goes with the process.
+    assert rollout(simulator, sessions=5, out=out, overwrite=True).sessions == 5
 
 
 def test_a_full_disk_is_named_and_loses_no_whole_block(
@@ -96,6 +191,7 @@ def test_a_full_disk_is_named_and_loses_no_whole_block(
     with start(simulator, tmp_path, code) as process:
         out, error = process.communicate(timeout=120)
     assert "log.parquet" in out, (out, error)
+    assert "File too large; what was played is kept, and resume=True (--resume)" in out
     assert not (tmp_path / "log.parquet").exists()
     log = read_log(tmp_path / "log.parquet.partial")
     sessions = int(log.metadata["sessions"])

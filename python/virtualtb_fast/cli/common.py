@@ -109,6 +109,7 @@ class Progress:
         """``unit`` says what ``total`` counts: ``sessions`` or ``pages``."""
         self._total, self._unit = total, unit
         self._started = time.perf_counter()
+        self._first: tuple[float, int] | None = None
         self._shown: Any = None
         self._task: Any = None
         self._quiet = quiet or not sys.stderr.isatty()
@@ -116,15 +117,18 @@ class Progress:
     def __call__(self, pages: int, sessions: int) -> None:
         """How much is done."""
         seconds = time.perf_counter() - self._started
+        if self._first is None and pages > 0:
+            self._first = (time.perf_counter(), pages)
         if self._quiet or (self._shown is None and seconds < _PATIENCE):
             return
         if self._shown is None:
             self._shown = self._bar()
             self._shown.start()
+        # Pages that an earlier run had played took none of this one's time.
+        since, before = self._first or (self._started, 0)
+        rate = (pages - before) / max(time.perf_counter() - since, 1e-9)
         done = min(sessions if self._unit == "sessions" else pages, self._total)
-        self._shown.update(
-            self._task, completed=done, pages=f"{pages:,}", rate=f"{pages / seconds:,.0f}"
-        )
+        self._shown.update(self._task, completed=done, pages=f"{pages:,}", rate=f"{rate:,.0f}")
 
     def _bar(self) -> Any:
         from rich.console import Console

@@ -6,6 +6,9 @@ seed gives the same bytes, whatever the number of threads and the CPU.
 With --store the customers are those of a ground-truth store, whose true
 behaviour is known; WORLD is its seed, and the log has items and prices.
 
+With --out and --resume a rollout that was stopped, by Ctrl-C, a kill or a full
+disk, goes on where it stopped, and ends with the file that it would have had.
+
 policies:
   random          uniform on the action box
   zero            no preference
@@ -84,6 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot", metavar="FILE", help="draw clicks by page and session lengths (.png, .svg, .pdf)"
     )
     output.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    output.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what the same command, stopped, left of --out; start if there is nothing",
+    )
     common.add_json(output)
 
 
@@ -112,6 +120,7 @@ def run(options: argparse.Namespace) -> int:
                 num_threads=options.threads,
                 out=options.out,
                 overwrite=options.overwrite,
+                resume=options.resume,
                 keep=False,
                 progress=progress,
             )
@@ -142,8 +151,12 @@ def _place(options: argparse.Namespace) -> Simulator | GroundTruthStore:
 
 
 def _refuse_existing(options: argparse.Namespace) -> None:
+    if options.resume and options.out is None:
+        raise InvalidArgumentError("--resume: expected --out with it, got none")
+    # What the same command has finished is its own to look at, and to draw again.
+    replaced = options.overwrite or options.resume
     for path in (options.out, options.plot):
-        if path is not None and os.path.exists(path) and not options.overwrite:
+        if path is not None and os.path.exists(path) and not replaced:
             raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
     if options.out is not None and options.out == options.plot:
         raise InvalidArgumentError("--out, --plot: expected two files, got the same")
@@ -151,7 +164,7 @@ def _refuse_existing(options: argparse.Namespace) -> None:
 
 def _say_what_is_left(path: str | None) -> None:
     if path is not None and os.path.exists(f"{path}.partial"):
-        print(f"the pages so far are in {path}.partial", file=sys.stderr)
+        print(f"the pages so far are in {path}.partial (--resume goes on)", file=sys.stderr)
 
 
 def _title(place: Simulator | GroundTruthStore, options: argparse.Namespace) -> str:
@@ -196,6 +209,8 @@ def _table(
         ),
         ("rate", f"{summary.pages_per_second:,.0f} pages a second, {summary.seconds:.2f} s"),
     ]
+    if summary.resumed:
+        rows.append(("resumed", f"{summary.resumed:,} of the pages were there"))
     if options.out is not None:
         rows.append(("pages in", f"{options.out} ({_megabytes(options.out)})"))
     if options.plot is not None:
