@@ -14,12 +14,12 @@ __all__ = ["show"]
 def show(result: dict[str, Any]) -> None:
     """Prints a run of `virtualtb_fast.evaluation.speed.measure` as tables."""
     console = Console()
-    console.print(result["machine"])
+    console.print(result["machine"], highlight=False)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     console.print(versions, highlight=False)
     console.print(_speed(result), _outcomes(result), _ratios(result), _memory(result))
     for line in _notes(result):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -63,7 +63,7 @@ def _outcomes(result: dict[str, Any]) -> Table:
             "" if row["batch"] is None else f"{row['batch']:,}",
             str(row["threads"]),
             *(f"{rate:.4f}" for rate in rates),
-            row["outcome"] or "own draws",
+            "own draws" if row["outcome"] is None else row["outcome"][:8],
             style="bold" if row["ours"] else None,
         )
     return table
@@ -93,7 +93,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
     )
     notes = [
         f"numpy's sgemm: {sgemm}; a page is {result['flop_a_page'] / 1e3:,.0f} kFLOP.",
-        "PyTorch at batch 1 is the one-at-a-time loop of the same networks.",
+        "PyTorch at batch 1 is the one-at-a-time loop of the same networks; AsyncVectorEnv has a "
+        "process a customer.",
     ]
     notes += [f"Left out: {line}." for line in result["left_out"]]
     busy = result["load"]

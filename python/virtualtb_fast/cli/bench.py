@@ -80,7 +80,7 @@ def _environments(group: argparse._ActionsContainer) -> None:
         "--seconds",
         type=_seconds,
         metavar="T",
-        help="how long a contender's turn lasts (default: 0.2)",
+        help="how long a contender's turn lasts (default: 0.15)",
     )
     group.add_argument("--out", metavar="FILE", help="write the JSON object to a file as well")
 
@@ -221,7 +221,7 @@ def child() -> None:
     options = json.loads(sys.stdin.readline() or "{}")
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:
-        with common.Stages() as stages:
+        with common.Stages(still=True) as stages:
             what = _measure_catalog if options["what"] == "catalog" else _measure_environments
             answer = what(options, stages)
     except VirtualTBError as error:
@@ -237,7 +237,13 @@ def _end_with_input() -> None:
     # Past Python's own buffer, whose lock this thread would hold when the process ends.
     while os.read(0, 1):
         pass
-    signal.raise_signal(signal.SIGINT)
+    if hasattr(signal, "pthread_kill"):
+        # To the main thread itself, so that it does not wait for a pipe any longer.
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _measure_environments(options: dict[str, Any], stages: common.Stages) -> dict[str, Any]:

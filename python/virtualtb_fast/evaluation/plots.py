@@ -20,13 +20,13 @@ _FORMATS: Final = (".png", ".svg", ".pdf")
 _INK, _FAINT, _BLUE, _ORANGE = "#22303c", "#d9dee3", "#2f6db5", "#d9772b"
 _LINES: Final = (_BLUE, _ORANGE, "#3a9a68", "#8a63b0", "#c04a5e", "#7a8894")
 _CONTENDERS: Final = {
+    "rollout, counts only": ("#63a7dd", "o"),
+    "vector env": (_BLUE, "o"),
+    "env.step": (_INK, "D"),
     "PyTorch": ("#c04a5e", "s"),
     "PyTorch, tuned draws": (_ORANGE, "s"),
-    "AsyncVectorEnv": ("#8a63b0", "^"),
     "SyncVectorEnv": ("#3a9a68", "^"),
-    "env.step": (_INK, "D"),
-    "vector env": (_BLUE, "o"),
-    "rollout, counts only": ("#63a7dd", "o"),
+    "AsyncVectorEnv": ("#8a63b0", "^"),
 }
 """Colour and marker of each contender that plays a stated number of customers a step."""
 _OURS: Final = ("env.step", "vector env", "rollout, counts only")
@@ -168,7 +168,7 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    threads, flop = result["threads"], result["flop_a_page"]
+    flop = result["flop_a_page"]
 
     def gflops(pages: Any) -> Any:
         return pages * flop / 1e9
@@ -185,8 +185,10 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
         if row["batch"] is not None and row["pages_per_second"] is not None:
             point = row["batch"], row["pages_per_second"]
             lines.setdefault((row["what"], row["threads"]), []).append(point)
-    # Those of one thread first: the legend's columns then hold one thread, and all threads.
-    for (what, count), points in sorted(lines.items(), key=lambda item: item[0][1] > 1):
+    # Ours first in the legend, each beside itself with more threads.
+    order = list(_CONTENDERS)
+    places = {what: order.index(what) if what in order else len(order) for what, _ in lines}
+    for (what, count), points in sorted(lines.items(), key=lambda one: (places[one[0][0]], one[0])):
         color, marker = _CONTENDERS.get(what, (_INK, "o"))
         ours = what in _OURS
         axes.plot(
@@ -196,6 +198,7 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
             linestyle="-" if count == 1 else (0, (4, 2)),
             marker=marker,
             markersize=6 if ours else 5,
+            markerfacecolor=color if count == 1 else "white",
             label=what if count == 1 else f"{what}, {count} threads",
         )
     sizes = sorted({size for points in lines.values() for size, _ in points})
@@ -203,9 +206,9 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     for count, rate in result["sgemm_gflops"].items():
         limit = pages(rate)
         axes.axhline(limit, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
-        what = "one thread" if count == "1" else f"{count} threads"
+        many = "one thread" if count == "1" else f"{count} threads"
         axes.annotate(
-            f"numpy's matrix products, {what}",
+            f"as fast as numpy's own matrix products, {many}",
             xy=(left * 1.05, limit),
             xytext=(0, 3),
             textcoords="offset points",
@@ -219,21 +222,20 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     axes.set_xlabel("customers a step", color=_INK)
     axes.set_ylabel("pages a second", color=_INK)
     other = axes.secondary_yaxis("right", functions=(gflops, pages))
-    other.set_ylabel(f"GFLOP a second, {flop / 1e3:,.0f} thousand a page", color=_INK)
+    other.set_ylabel(f"GFLOP a second ({flop / 1e3:,.0f} kFLOP a page)", color=_INK)
     other.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    other.minorticks_off()
     other.tick_params(colors=_INK, labelsize=9)
     other.spines["right"].set_visible(False)
     _dress(axes)
     axes.grid(axis="x", color=_FAINT, linewidth=0.8)
-    figure.suptitle(
-        f"{result['machine']}, up to {threads} threads" if threads > 1 else result["machine"],
-        color=_INK,
-        fontsize=11,
-    )
+    title = f"Customers of {result['simulator']['name']}: ours (thick lines) and rivals"
+    figure.suptitle(f"{title}\n{result['machine']}", color=_INK, fontsize=11)
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower center",
-        ncols=3,
+        ncols=4,
+        handlelength=3,
         frameon=False,
         fontsize=9,
         labelcolor=_INK,

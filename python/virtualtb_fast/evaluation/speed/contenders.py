@@ -66,8 +66,9 @@ def contenders(
     more = [threads] if threads > 1 else []
     counts = "rollout, counts only"
 
-    asynchronous = sorted({n for n in batches if 1 < n <= _ASYNC} | set(more))
+    asynchronous = sorted({n for n in batches if 1 < n <= _ASYNC} | {min(n, 32) for n in more})
     synchronous = [n for n in batches if 1 < n <= _SYNC]
+    small = [n for n in batches if n <= _ROLLED]
     threaded = [n for n in batches if n >= _THREADED or n == most]
 
     field, absent = _torch(simulator, batches, more)
@@ -80,8 +81,9 @@ def contenders(
         for n in batches if t == 1 else threaded:
             field += [Contender("vector env", n, t, partial(Vector.ours, simulator, n, t))]
     rolled = partial(Rollouts, simulator)
-    for n in (n for n in batches if n <= _ROLLED):
-        field += [Contender(counts, n, 1, partial(rolled, 1, n, keep=False))]
+    for t in (1, *more):
+        for n in small if t == 1 else small[-1:]:
+            field += [Contender(counts, n, t, partial(rolled, t, n, keep=False))]
     for t in (1, *more):
         field += [
             Contender(counts, None, t, partial(rolled, t, keep=False)),

@@ -181,7 +181,7 @@ def measure(
     *,
     threads: int,
     rounds: int = 5,
-    seconds: float = 0.2,
+    seconds: float = 0.15,
     batches: Sequence[int] = BATCHES,
     seed: int = 0,
     field: Sequence[Contender] | None = None,

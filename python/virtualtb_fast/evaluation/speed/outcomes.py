@@ -27,7 +27,7 @@ __all__ = ["LONG", "SIGMAS", "Outcome", "Plan", "Reference", "Steps", "play"]
 SIGMAS: Final = 5.0
 """An honest contender is refused once in a million runs or so."""
 LONG: Final = 20_000
-"""Sessions of one stream that rollouts play again, in several blocks, so that threads share them."""
+"""Sessions of one stream that rollouts play again: several blocks, so that threads share them."""
 _NORMAL_95: Final = 1.959963984540054
 _STREAMS, _REFERENCE = 6, 7
 """Purposes of base seeds: the streams of the check, and that of the reference."""
@@ -171,7 +171,7 @@ class Plan:
     """The most pages that a session can have."""
 
     @classmethod
-    def of(cls, simulator: Simulator, seed: int, streams: int = 256, sessions: int = 8) -> Plan:
+    def of(cls, simulator: Simulator, seed: int, streams: int = 256, sessions: int = 4) -> Plan:
         """So many streams, far from one another."""
         seeds = tuple(_base(seed + number, _STREAMS) for number in range(streams))
         # A limit of 0 pages plays one as well.
