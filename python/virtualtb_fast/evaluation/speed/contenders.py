@@ -106,7 +106,7 @@ def _torch(
     field = []
     for what, draw in (("PyTorch", rival.multinomial), ("PyTorch, tuned draws", rival.inverse_cdf)):
         for t in (1, *more):
-            for n in batches if t == 1 else batches[-1:]:
+            for n in batches if t == 1 else (n for n in batches[-1:] if n >= _THREADED):
                 make = partial(rival.BatchedTorch, simulator, n, draw, t)
                 field += [Contender(what, n, t, make, ours=False, same_sessions=False)]
     return field, []

@@ -139,13 +139,15 @@ class _Turns:
 
     def calibrate(self, seconds: float) -> None:
         """Pages that take about so many seconds."""
-        pages, took = self.contender.batch or 1024, 0.0
-        while took < seconds / 8:
+        pages = self.contender.batch or 1024
+        # Whoever plays so many pages in no time has not played them, which is found out below.
+        for _ in range(30):
             started = time.perf_counter()
             played, _ = self.player.work(pages)
-            took = time.perf_counter() - started
-            rate, pages = played / took, 2 * pages
-        self.each = max(1, round(rate * seconds))
+            took = max(time.perf_counter() - started, 1e-9)
+            self.each, pages = max(1, round(played / took * seconds)), 2 * pages
+            if took >= seconds / 8:
+                break
 
     def turn(self) -> None:
         """One timed turn."""
