@@ -32,7 +32,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 def _speed(result: dict[str, Any]) -> Table:
     title = f"Pages a second (medians of {result['rounds']} rounds; p50, p99: a step in us)"
-    columns = ("batch", "threads", "pages/s", "GFLOP/s", "sgemm", "p50", "p99")
+    columns = ("batch", "thr", "pages/s", "GFLOP/s", "sgemm", "p50", "p99")
     table = _table(title, "contender", *columns)
     for row in result["contenders"]:
         latency = row["latency_us"] or {}
@@ -51,10 +51,10 @@ def _speed(result: dict[str, Any]) -> Table:
 
 def _outcomes(result: dict[str, Any]) -> Table:
     title = (
-        f"Click-through rate, {result['reference']['ctr']:.4f} expected: of whole sessions that "
-        "were checked\nbefore timing, of all that was timed, and what is allowed to differ"
+        f"Click-through rate, {result['reference']['ctr']:.4f} expected: of whole sessions checked "
+        "before timing,\nof all that was timed, and by how much they may differ"
     )
-    columns = ("batch", "threads", "checked", "+-", "timed", "+-", "outcome")
+    columns = ("batch", "thr", "checked", "+-", "timed", "+-", "outcome")
     table = _table(title, "contender", *columns)
     for row in result["contenders"]:
         rates = [row[part][name] for part in ("checked", "timed") for name in ("ctr", "ctr_band")]
