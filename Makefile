@@ -68,8 +68,10 @@ audit: $(VENV)/.test ## Known faults and licences of all that we depend on (need
 		{ echo "crates were not checked: cargo install --locked cargo-deny" >&2; exit 1; }
 	cargo deny --locked check
 
-bench: $(VENV)/.test $(VENV)/.built ## Measure against PyTorch and numpy in one run
-	$(BIN)/python -m benches.environments
+bench: $(VENV)/.test $(VENV)/.built ## Measure environments against rivals; README's table and picture
+	$(BIN)/virtualtb-fast bench --rounds 7 --seconds 1 \
+		--out benches/results/environments.json --plot benches/results/environments.png
+	$(BIN)/python tools/readme_tables.py
 
 bench-catalog: $(VENV)/.test $(VENV)/.built ## Measure search against faiss, usearch and numpy
 	$(BIN)/python -m pip install --quiet faiss-cpu usearch

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import virtualtb_fast as vtb
-from benches.machine import machine
 from virtualtb_fast.evaluation import plots, retrieval
+from virtualtb_fast.evaluation.machine import machine
 
 MILLION = 1_000_000
 

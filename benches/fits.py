@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import virtualtb_fast as vtb
-from benches.machine import machine
 from virtualtb_fast._training import write_atomically
+from virtualtb_fast.evaluation.machine import machine
 
 COMMAND = [sys.executable, "-c", "import sys, virtualtb_fast.cli as c; sys.exit(c.main())"]
 SCALES = ("random", "gaussian:0.3", "gaussian:0.1", "gaussian:0.03", "zero")

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import virtualtb_fast as vtb
-from benches.machine import machine
+from virtualtb_fast.evaluation.machine import machine
 from virtualtb_fast.schema import V0_SCHEMA, Config, Customers, Leave, Response
 
 DRAWN, PAGES, SESSIONS = 200_000, 100_000, 16_384

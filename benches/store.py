@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 
 import virtualtb_fast as vtb
-from benches.machine import machine
+from virtualtb_fast.evaluation.machine import machine
 from virtualtb_fast.store import LOGGED_SD
 
 BATCH = 4096

@@ -1,7 +1,7 @@
 """Writes README's tables from committed results, so that no figure is typed by hand.
 
 ``python tools/readme_tables.py [--check]``: speed from ``benches/results/environments.json``,
-``catalog.json`` and ``store.json`` (``python -m benches.environments --json ...`` and so on),
+``catalog.json`` and ``store.json`` (`make bench` and so on; the first has a picture beside it),
 what was learned from logs from ``learned/`` (`make tables`), fidelity from the provenance of the
 embedded simulator. With ``--check`` nothing is written and a
 README that is out of date exits with 1.
@@ -23,40 +23,50 @@ RESULTS = ROOT / "benches" / "results"
 
 
 def speed(result: dict[str, Any]) -> str:
-    """The table on README's first screen."""
-    rates, ratios = result["pages_per_second"], result["ratios"]
-
-    loop = "one-at-a-time PyTorch"
+    """The table on README's first screen; whoever did not take part has no row."""
+    ratios = result["ratios"]
+    rows = {(row["what"], row["batch"], row["threads"]): row for row in result["contenders"]}
     names = {
-        loop: "one-at-a-time PyTorch loop, same networks",
-        "env.step, one customer": "`env.step`, one customer",
-        "batched PyTorch, 4,096": "batched PyTorch, 4,096 customers",
-        "vector env, 4,096": "**vector environment, 4,096 customers, from Python**",
-        "rollout to Parquet": "**native rollout to Parquet**",
-        "rollout, counts only": "**native rollout, counts only**",
+        ("PyTorch", 1, 1): "one-at-a-time PyTorch loop, same networks",
+        ("AsyncVectorEnv", 16, 1): "`AsyncVectorEnv` over `env.step`, 16 processes",
+        ("SyncVectorEnv", 256, 1): "`SyncVectorEnv` over `env.step`, 256 customers",
+        ("env.step", 1, 1): "`env.step`, one customer",
+        ("PyTorch", 4096, 1): "batched PyTorch, 4,096 customers",
+        ("vector env", 4096, 1): "**vector environment, 4,096 customers, from Python**",
+        ("rollout to Parquet", None, 1): "**native rollout to Parquet**",
+        ("rollout, counts only", None, 1): "**native rollout, counts only**",
     }
-    rows = [
-        (shown, rounded(rates[name]), f"{rates[name] / rates[loop]:,.0f}x")
-        for name, shown in names.items()
-    ]
+    loop = rows["PyTorch", 1, 1]["pages_per_second"]
+    table = ["| one thread | pages a second | |", "|---|--:|--:|"]
+    for key, shown in names.items():
+        if key in rows:
+            rate = rows[key]["pages_per_second"]
+            table.append(f"| {shown} | {rounded(rate)} | {rate / loop:,.0f}x |")
     share = 100 * ratios["native kernel: share of numpy's sgemm rate"]["ratio"]
     tuned = ratios["vector env / batched PyTorch with tuned draws"]["ratio"]
-    table = ["| one thread | pages a second | |", "|---|--:|--:|"]
-    table += [f"| {name} | {rate} | {times} |" for name, rate, times in rows]
-    return "\n".join(
-        [
-            *table,
-            "",
-            f"Measured in one run on {result['machine']} (`make bench`; medians of "
-            f"{result['rounds']} rounds; PyTorch {result['versions']['torch'].split('+')[0]}). "
-            f"The native kernel does {share:.1f} % of numpy's own matrix-product rate. Against "
-            f"batched PyTorch the vector environment is "
-            f"{ratios['vector env / batched PyTorch']['ratio']:.1f}x as fast, "
-            f"{tuned:.1f}x if PyTorch's draws are tuned. Two threads give "
-            f"{ratios['native kernel: two threads / one']['ratio']:.2f}x one in rollouts, "
-            f"{ratios['vector env: two threads / one']['ratio']:.2f}x in the vector environment.",
-        ]
+    threads = "Two" if result["threads"] == 2 else str(result["threads"])
+    text = (
+        f"Measured in one run on {result['machine']} (`make bench`; medians of "
+        f"{result['rounds']} rounds; PyTorch {result['versions']['torch'].split('+')[0]}). "
+        f"The native kernel does {share:.1f} % of numpy's own matrix-product rate. Against "
+        f"batched PyTorch the vector environment is "
+        f"{ratios['vector env / batched PyTorch']['ratio']:.1f}x as fast, "
+        f"{tuned:.1f}x if PyTorch's draws are tuned. {threads} threads give "
+        f"{ratios['rollout, counts only: all threads / one']['ratio']:.2f}x one in rollouts, "
+        f"{ratios['vector env: all threads / one']['ratio']:.2f}x in the vector environment."
     )
+    memory = {row["what"]: row["bytes_a_session"] for row in result.get("memory", [])}
+    if memory.get("vector env") is not None:
+        step = rows["vector env", 4096, 1]["latency_us"]
+        text += (
+            f" A step of 4,096 customers takes {step['p50'] / 1e3:.1f} ms (p99 "
+            f"{step['p99'] / 1e3:.1f} ms), a customer {memory['vector env'] / 1e3:.1f} kB."
+        )
+    picture = RESULTS / "environments.png"
+    if picture.exists():
+        place = picture.relative_to(ROOT).as_posix()
+        text += f"\n\n![Pages a second against customers a step]({place})"
+    return "\n".join([*table, "", text])
 
 
 def retrieval(result: dict[str, Any]) -> str:

@@ -172,9 +172,14 @@ class Stages:
     It appears after a second, and only on a terminal.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """With ``quiet`` nothing is shown."""
+    def __init__(self, *, quiet: bool = False, still: bool = False) -> None:
+        """With ``quiet`` nothing is shown.
+
+        With ``still`` it is drawn when something is said and not in between, where no thread of
+        its own would disturb what is being measured.
+        """
         self._started = time.perf_counter()
+        self._still = still
         self._shown: Any = None
         self._task: Any = None
         self._stage: str | None = None
@@ -195,7 +200,7 @@ class Stages:
                 self._shown.remove_task(self._task)
             self._stage = stage
             self._task = self._shown.add_task(stage, total=total or None, count=count)
-        self._shown.update(self._task, completed=done, count=count)
+        self._shown.update(self._task, completed=done, count=count, refresh=self._still)
 
     def _bar(self) -> Any:
         from rich.console import Console
@@ -210,6 +215,7 @@ class Stages:
             TimeRemainingColumn(compact=True),
             console=Console(stderr=True),
             transient=True,
+            auto_refresh=not self._still,
         )
 
     def __enter__(self) -> Stages:

@@ -14,11 +14,22 @@ from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError, Outpu
 if TYPE_CHECKING:
     from virtualtb_fast.rollout import Summary
 
-__all__ = ["require", "retrieval", "sessions"]
+__all__ = ["environments", "require", "retrieval", "sessions"]
 
 _FORMATS: Final = (".png", ".svg", ".pdf")
 _INK, _FAINT, _BLUE, _ORANGE = "#22303c", "#d9dee3", "#2f6db5", "#d9772b"
 _LINES: Final = (_BLUE, _ORANGE, "#3a9a68", "#8a63b0", "#c04a5e", "#7a8894")
+_CONTENDERS: Final = {
+    "rollout, counts only": ("#63a7dd", "o"),
+    "vector env": (_BLUE, "o"),
+    "env.step": (_INK, "D"),
+    "PyTorch": ("#c04a5e", "s"),
+    "PyTorch, tuned draws": (_ORANGE, "s"),
+    "SyncVectorEnv": ("#3a9a68", "^"),
+    "AsyncVectorEnv": ("#8a63b0", "^"),
+}
+"""Colour and marker of each contender that plays a stated number of customers a step."""
+_OURS: Final = ("env.step", "vector env", "rollout, counts only")
 _ENOUGH = 30
 """Pages of a page number that a mean over them needs to be worth drawing."""
 _SHARE = 0.98
@@ -135,6 +146,96 @@ def retrieval(runs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -
         *panels[0].get_legend_handles_labels(),
         loc="outside lower center",
         ncols=3,
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+    )
+    _save(figure, path)
+
+
+def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Draws pages a second against customers a step, for each contender of a bench.
+
+    Args:
+        result: What `virtualtb_fast.evaluation.speed.measure` gave.
+        path: A .png, .svg or .pdf file; replaced if it exists.
+
+    Raises:
+        MissingExtraError, InvalidArgumentError, OutputError: see `require`; and `OutputError` if
+            the system refused to write.
+    """
+    require(path)
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    flop = result["flop_a_page"]
+
+    def gflops(pages: Any) -> Any:
+        return pages * flop / 1e9
+
+    def pages(gflops: Any) -> Any:
+        return gflops * 1e9 / flop
+
+    figure = Figure(figsize=(10, 5.6), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    lines: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    for row in result["contenders"]:
+        if row["batch"] is not None and row["pages_per_second"] is not None:
+            point = row["batch"], row["pages_per_second"]
+            lines.setdefault((row["what"], row["threads"]), []).append(point)
+    # Ours first in the legend, each beside itself with more threads.
+    order = list(_CONTENDERS)
+    places = {what: order.index(what) if what in order else len(order) for what, _ in lines}
+    for (what, count), points in sorted(lines.items(), key=lambda one: (places[one[0][0]], one[0])):
+        color, marker = _CONTENDERS.get(what, (_INK, "o"))
+        ours = what in _OURS
+        axes.plot(
+            *zip(*sorted(points), strict=True),
+            color=color,
+            linewidth=2.4 if ours else 1.5,
+            linestyle="-" if count == 1 else (0, (4, 2)),
+            marker=marker,
+            markersize=6 if ours else 5,
+            markerfacecolor=color if count == 1 else "white",
+            label=what if count == 1 else f"{what}, {count} threads",
+        )
+    sizes = sorted({size for points in lines.values() for size, _ in points})
+    left, right = sizes[0] / 1.5, sizes[-1] * 1.5
+    for count, rate in result["sgemm_gflops"].items():
+        limit = pages(rate)
+        axes.axhline(limit, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
+        many = "one thread" if count == "1" else f"{count} threads"
+        axes.annotate(
+            f"as fast as numpy's own matrix products, {many}",
+            xy=(left * 1.05, limit),
+            xytext=(0, 3),
+            textcoords="offset points",
+            color=_INK,
+            fontsize=8,
+        )
+    axes.set_xlim(left, right)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("customers a step", color=_INK)
+    axes.set_ylabel("pages a second", color=_INK)
+    other = axes.secondary_yaxis("right", functions=(gflops, pages))
+    other.set_ylabel(f"GFLOP a second ({flop / 1e3:,.0f} kFLOP a page)", color=_INK)
+    other.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    other.minorticks_off()
+    other.tick_params(colors=_INK, labelsize=9)
+    other.spines["right"].set_visible(False)
+    _dress(axes)
+    axes.grid(axis="x", color=_FAINT, linewidth=0.8)
+    title = f"Customers of {result['simulator']['name']}: ours (thick lines) and rivals"
+    figure.suptitle(f"{title}\n{result['machine']}", color=_INK, fontsize=11)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        handlelength=3,
         frameon=False,
         fontsize=9,
         labelcolor=_INK,

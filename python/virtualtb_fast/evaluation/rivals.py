@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast.catalog import Catalog
+from virtualtb_fast.evaluation.machine import resident
 
 __all__ = ["Contender", "Floats", "Search", "contenders", "installed", "ours", "versions"]
 
@@ -42,14 +42,6 @@ class Contender:
     memory_mb: float
     """By how much the process grew; for ours the mapped file, which is no less."""
     rates: dict[str, list[float]] = field(default_factory=dict)
-
-
-def _memory() -> float:
-    """Resident memory in MB."""
-    pages = Path("/proc/self/statm")
-    if pages.exists():
-        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def installed(name: str) -> Any:
@@ -125,10 +117,11 @@ def contenders(
     field_ = [Contender("virtualtb-fast", search, True, seconds, megabytes)]
 
     def add(name: str, exact: bool, build: Callable[[], Search]) -> None:
-        before, started = _memory(), time.perf_counter()
+        before, started = resident() or 0.0, time.perf_counter()
         built = build()
         seconds = time.perf_counter() - started
-        field_.append(Contender(name, built, exact, seconds, max(0.0, _memory() - before)))
+        grown = max(0.0, (resident() or 0.0) - before)
+        field_.append(Contender(name, built, exact, seconds, grown))
 
     faiss = installed("faiss")
     if faiss is not None:
