@@ -44,12 +44,14 @@ def test_environments_are_measured_and_drawn(saved, tmp_path, capfd):
         ("env.step", 1, 1),
         *(("vector env", 2, t) for t in (1, 2)),
         *(("rollout, counts only", n, t) for n in (2, None) for t in (1, 2)),
+        ("vector env, reduced", 2, 1),
+        ("rollout, counts only, reduced", None, 1),
         *((f"rollout {where}", None, t) for where in ("in memory", "to Parquet") for t in (1, 2)),
     }
     shared = answer["reference"]["outcome"]
     for (what, _, _), row in rows.items():
-        own_draws = what.startswith("PyTorch")
-        assert row["outcome"] == (None if own_draws else shared)
+        own_answers = what.startswith("PyTorch") or what.endswith("reduced")
+        assert row["outcome"] == (None if own_answers else shared)
         assert row["ours"] == (not what.startswith("PyTorch") and "VectorEnv" not in what)
         assert row["pages_per_second"] > 0
         gflops = row["pages_per_second"] * answer["flop_a_page"] / 1e9

@@ -22,6 +22,7 @@ _LINES: Final = (_BLUE, _ORANGE, "#3a9a68", "#8a63b0", "#c04a5e", "#7a8894")
 _CONTENDERS: Final = {
     "rollout, counts only": ("#63a7dd", "o"),
     "vector env": (_BLUE, "o"),
+    "vector env, reduced": ("#5f6f86", "*"),
     "env.step": (_INK, "D"),
     "PyTorch": ("#c04a5e", "s"),
     "PyTorch, tuned draws": (_ORANGE, "s"),
@@ -29,7 +30,7 @@ _CONTENDERS: Final = {
     "AsyncVectorEnv": ("#8a63b0", "^"),
 }
 """Colour and marker of each contender that plays a stated number of customers a step."""
-_OURS: Final = ("env.step", "vector env", "rollout, counts only")
+_OURS: Final = ("env.step", "vector env", "vector env, reduced", "rollout, counts only")
 _ENOUGH = 30
 """Pages of a page number that a mean over them needs to be worth drawing."""
 _SHARE = 0.98

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from virtualtb_fast.errors import MissingExtraError
+from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError
 from virtualtb_fast.evaluation.speed.players import (
     Player,
     Rollouts,
@@ -90,7 +90,27 @@ def contenders(
             Contender("rollout in memory", None, t, partial(rolled, t)),
             Contender("rollout to Parquet", None, t, partial(rolled, t, file=True)),
         ]
-    return field, absent
+    reduced, missing = _reduced(simulator, most)
+    return field + reduced, absent + missing
+
+
+def _reduced(simulator: Simulator, most: int) -> tuple[list[Contender], list[str]]:
+    """The reduced form, whose answers are its own."""
+    try:
+        fast = simulator.reduced()
+    except InvalidArgumentError as error:
+        return [], [f"reduced precision: {error}"]
+    counts = partial(Rollouts, fast, 1, keep=False)
+    return [
+        Contender(
+            "vector env, reduced",
+            most,
+            1,
+            partial(Vector.ours, fast, most, 1),
+            same_sessions=False,
+        ),
+        Contender("rollout, counts only, reduced", None, 1, counts, same_sessions=False),
+    ], []
 
 
 def _torch(

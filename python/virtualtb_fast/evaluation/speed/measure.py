@@ -318,6 +318,10 @@ def ratios(
             ("vector env: all threads / one", all_vector, vector, aim if big else None),
             (f"{memory}: all threads / one", (memory, None, threads), (memory, None, 1), aim),
         ]
+    for what, batch in ((counts, None), ("vector env", most)):
+        aim = 1.6 if batch is None else None
+        fast, exact = (f"{what}, reduced", batch, 1), (what, batch, 1)
+        rows.append((f"{what}: reduced / exact", fast, exact, aim))
     rows += [
         (
             "rollout: to Parquet / in memory",
