@@ -194,8 +194,8 @@ impl Panels {
 pub enum Start<'a> {
     /// At the bias, padded like the outputs.
     Bias(&'a [f32]),
-    /// At what already stands in the output rows.
-    Output,
+    /// At a value of each row and output: a slice a row, padded like the outputs.
+    Rows(&'a [&'a [f32]]),
 }
 
 /// One dense layer over some rows.
@@ -229,8 +229,11 @@ impl Dense<'_> {
             assert!(self.x.len() >= (self.rows - 1) * self.x_stride + self.panels.inputs);
             assert!(self.out.len() >= (self.rows - 1) * self.out_stride + padded);
         }
-        if let Start::Bias(bias) = self.start {
-            assert!(bias.len() >= padded);
+        match self.start {
+            Start::Bias(bias) => assert!(bias.len() >= padded),
+            Start::Rows(rows) => {
+                assert!(rows[..self.rows].iter().all(|row| row.len() >= padded));
+            }
         }
     }
 }

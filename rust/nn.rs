@@ -117,8 +117,8 @@ pub struct Rows<'a> {
     pub x: &'a [f32],
     /// Distance of two rows.
     pub stride: usize,
-    /// Whether the first layer's sums start at [`Scratch::sums`], not at its bias.
-    pub from_sums: bool,
+    /// Where the first layer's sums start, if not at its bias: a slice a row.
+    pub sums: Option<&'a [&'a [f32]]>,
 }
 
 /// Two buffers that the layers write in turn, each of [`TILE`] rows, and the codes of the inputs of
@@ -142,12 +142,6 @@ impl Scratch {
             self.words.resize(TILE * groups(width), 0);
         }
         self.steps.resize(TILE, 0.0);
-    }
-
-    /// The rows that [`Mlp::forward_from_sums`] continues from; the stride is the first layer's
-    /// padded width.
-    pub fn sums(&mut self) -> &mut [f32] {
-        &mut self.buffers[0]
     }
 }
 
@@ -230,20 +224,7 @@ impl Mlp {
         x_stride: usize,
         scratch: &'s mut Scratch,
     ) -> &'s mut [f32] {
-        let rows = Rows { count: rows, x, stride: x_stride, from_sums: false };
-        self.run(kernels, rows, scratch)
-    }
-
-    /// The same, with the first layer's sums starting at [`Scratch::sums`], not at its bias.
-    pub fn forward_from_sums<'s>(
-        &self,
-        kernels: Kernels,
-        rows: usize,
-        x: &[f32],
-        x_stride: usize,
-        scratch: &'s mut Scratch,
-    ) -> &'s mut [f32] {
-        let rows = Rows { count: rows, x, stride: x_stride, from_sums: true };
+        let rows = Rows { count: rows, x, stride: x_stride, sums: None };
         self.run(kernels, rows, scratch)
     }
 
@@ -265,7 +246,7 @@ impl Mlp {
         rows: Rows<'_>,
         scratch: &'s mut Scratch,
     ) -> &'s mut [f32] {
-        let Rows { count: rows, x, stride, from_sums } = rows;
+        let Rows { count: rows, x, stride, sums } = rows;
         assert!(rows <= TILE, "at most {TILE} rows at a time, got {rows}");
         let Scratch { buffers: [target, source], words, steps } = scratch;
         let (mut source, mut target) = (source, target);
@@ -281,10 +262,9 @@ impl Mlp {
                     x,
                     x_stride,
                     panels,
-                    start: if index == 0 && from_sums {
-                        Start::Output
-                    } else {
-                        Start::Bias(&layer.bias)
+                    start: match sums {
+                        Some(sums) if index == 0 => Start::Rows(sums),
+                        _ => Start::Bias(&layer.bias),
                     },
                     slope: layer.slope(),
                     out: target,
@@ -405,8 +385,10 @@ mod tests {
         scratch.reserve(whole.widest());
         let x = [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.25, -3.5];
         let want = whole.forward(kernels, 1, &x, 9, &mut scratch)[..5].to_vec();
-        table.sum(kernels, &[1, 3], scratch.sums());
-        let got = rest.forward_from_sums(kernels, 1, &x[7..], 2, &mut scratch)[..5].to_vec();
+        let mut sums = [0.0; 24];
+        table.sum(kernels, &[1, 3], &mut sums);
+        let rows = Rows { count: 1, x: &x[7..], stride: 2, sums: Some(&[&sums]) };
+        let got = rest.run(kernels, rows, &mut scratch)[..5].to_vec();
         assert_eq!(want, got);
     }
 

@@ -81,14 +81,14 @@ fn tile<const R: usize, const HALVES: usize>(
     // SAFETY: `Dense::check` holds, so that
     // - weights has `inputs` steps for each panel from `panel` on, and the tile ends within them;
     // - each of the R rows of x has `inputs` values, and each of out has HALVES * 8 from `column`;
-    // - a bias has as many values as out has columns.
+    // - a bias, or a row of starts, has as many values as out has columns.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); HALVES]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
             for (half, sum) in sums.iter_mut().enumerate() {
                 *sum = _mm256_loadu_ps(match job.start {
                     Start::Bias(bias) => bias.as_ptr().add(column + half * HALF),
-                    Start::Output => out.add(r * job.out_stride + half * HALF).cast_const(),
+                    Start::Rows(rows) => rows[row + r].as_ptr().add(column + half * HALF),
                 });
             }
         }

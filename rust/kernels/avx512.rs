@@ -82,14 +82,14 @@ fn tile<const R: usize, const PANELS: usize>(
     // SAFETY: `Dense::check` holds, so that
     // - weights has `inputs` * 16 values for each of the PANELS panels from `panel` on;
     // - each of the R rows of x has `inputs` values, and each of out has PANELS * 16 from `column`;
-    // - a bias has as many values as out has columns.
+    // - a bias, or a row of starts, has as many values as out has columns.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); PANELS]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
             for (p, sum) in sums.iter_mut().enumerate() {
                 *sum = _mm512_loadu_ps(match job.start {
                     Start::Bias(bias) => bias.as_ptr().add(column + p * PANEL),
-                    Start::Output => out.add(r * job.out_stride + p * PANEL).cast_const(),
+                    Start::Rows(rows) => rows[row + r].as_ptr().add(column + p * PANEL),
                 });
             }
         }

@@ -67,14 +67,14 @@ fn tile<const R: usize, const QUARTERS: usize>(job: &mut Dense<'_>, panel: usize
     // - weights has `inputs` * `step` values from `panel` on;
     // - each of the R rows of x has `inputs` values, and each of out has QUARTERS * 4 from
     //   `column`;
-    // - a bias has as many values as out has columns.
+    // - a bias, or a row of starts, has as many values as out has columns.
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); QUARTERS]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
             for (q, sum) in sums.iter_mut().enumerate() {
                 *sum = vld1q_f32(match job.start {
                     Start::Bias(bias) => bias.as_ptr().add(column + q * QUARTER),
-                    Start::Output => out.add(r * job.out_stride + q * QUARTER).cast_const(),
+                    Start::Rows(rows) => rows[row + r].as_ptr().add(column + q * QUARTER),
                 });
             }
         }

@@ -26,7 +26,7 @@ pub fn dense(job: Dense<'_>) {
         for (column, out) in out.iter_mut().enumerate() {
             let mut sum = match job.start {
                 Start::Bias(bias) => bias[column],
-                Start::Output => *out,
+                Start::Rows(rows) => rows[row][column],
             };
             for (weight, x) in column_of(job.panels, column).zip(x) {
                 sum = x.mul_add(weight, sum);

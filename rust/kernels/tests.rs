@@ -20,7 +20,7 @@ struct Case {
     inputs: usize,
     outputs: usize,
     spare: usize,
-    from_output: bool,
+    from_rows: bool,
     slope: Option<f32>,
     seed: u64,
 }
@@ -28,12 +28,12 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let slope = prop_oneof![Just(None), Just(Some(0.0)), Just(Some(0.01)), Just(Some(0.99))];
     (0..=TILE, 0..70usize, 1..150usize, 0..9usize, any::<bool>(), slope, any::<u64>()).prop_map(
-        |(rows, inputs, outputs, spare, from_output, slope, seed)| Case {
+        |(rows, inputs, outputs, spare, from_rows, slope, seed)| Case {
             rows,
             inputs,
             outputs,
             spare,
-            from_output,
+            from_rows,
             slope,
             seed,
         },
@@ -66,13 +66,14 @@ fn run(case: &Case, dense: impl Fn(Dense<'_>)) -> (Vec<f32>, Vec<(f64, f64)>) {
     let weights = values(case.seed, 2, inputs * outputs);
     let mut bias = values(case.seed, 3, outputs);
     bias.resize(padded, 0.0);
-    let mut out = values(case.seed, 4, rows * out_stride);
+    let starts = values(case.seed, 4, rows * out_stride);
+    let start_rows: Vec<_> = starts.chunks(out_stride).collect();
+    let mut out = vec![f32::NAN; rows * out_stride];
     let panels = Panels::pack(inputs, outputs, |output, input| weights[output * inputs + input]);
     let mut naive = Vec::new();
     for row in 0..rows {
         for output in 0..outputs {
-            let start =
-                if case.from_output { out[row * out_stride + output] } else { bias[output] };
+            let start = if case.from_rows { start_rows[row][output] } else { bias[output] };
             let terms = (0..inputs).map(|k| {
                 f64::from(x[row * x_stride + k]) * f64::from(weights[output * inputs + k])
             });
@@ -90,7 +91,7 @@ fn run(case: &Case, dense: impl Fn(Dense<'_>)) -> (Vec<f32>, Vec<(f64, f64)>) {
         x: &x,
         x_stride,
         panels: &panels,
-        start: if case.from_output { Start::Output } else { Start::Bias(&bias) },
+        start: if case.from_rows { Start::Rows(&start_rows) } else { Start::Bias(&bias) },
         slope: case.slope,
         out: &mut out,
         out_stride,
@@ -191,7 +192,7 @@ fn wrong_kernels_are_caught() {
         inputs: 33,
         outputs: 21,
         spare: 3,
-        from_output: false,
+        from_rows: false,
         slope: Some(0.01),
         seed: 5,
     };
@@ -199,7 +200,10 @@ fn wrong_kernels_are_caught() {
     assert!(agrees(&case, |job| scalar.dense(job)));
     assert!(!agrees(&case, |job| scalar.dense(Dense { slope: None, ..job })), "no activation");
     assert!(!agrees(&case, |job| scalar.dense(Dense { rows: 6, ..job })), "a row left out");
-    assert!(!agrees(&case, |job| scalar.dense(Dense { start: Start::Output, ..job })), "no bias");
+    let nothing = [[0.0; 24]; 7];
+    let rows: Vec<_> = nothing.iter().map(|row| &row[..]).collect();
+    let start = Start::Rows(&rows);
+    assert!(!agrees(&case, |job| scalar.dense(Dense { start, ..job })), "no bias");
     // Two sums instead of one: as good a result, but other roundings.
     let split = |job: Dense<'_>| {
         for row in 0..job.rows {

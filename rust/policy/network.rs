@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::{Noise, Place, Seen, schema_digest};
 use crate::error::{Error, Result};
 use crate::kernels::{Kernels, TILE};
-use crate::nn::{self, Activation, Mlp, OneHotTable, Scratch, Weights};
+use crate::nn::{self, Activation, Mlp, OneHotTable, Rows, Scratch, Weights};
 use crate::simulator::LARGEST_ACTION;
 use crate::tensor_file::{self, Expected, Kind, Tensors, check_tensors, json};
 
@@ -288,6 +288,7 @@ impl Network {
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     scratch: Scratch,
+    sums: Vec<f32>,
     tails: Vec<f32>,
 }
 
@@ -317,14 +318,15 @@ impl BoundNetwork {
         actions: &mut [f32],
         densities: &mut [f32],
     ) {
-        let Buffers { scratch, tails } = &mut buffers.network;
-        scratch.reserve(self.rest.widest().max(self.table.width()));
+        let Buffers { scratch, sums, tails } = &mut buffers.network;
+        scratch.reserve(self.rest.widest());
         let tail_width = self.mean.len();
         tails.resize(TILE * tail_width, 0.0);
         let (width, stride) = (self.table.width(), self.rest.output_stride());
+        sums.resize(TILE * width, 0.0);
         for (tile, actions) in lanes.chunks(TILE).zip(actions.chunks_mut(TILE * self.outputs)) {
-            let sums = scratch.sums().chunks_mut(width);
-            for (lane, (sum, tail)) in tile.iter().zip(sums.zip(tails.chunks_mut(tail_width))) {
+            let to = sums.chunks_mut(width).zip(tails.chunks_mut(tail_width));
+            for (lane, (sum, tail)) in tile.iter().zip(to) {
                 self.table.sum(kernels, sessions.customer(*lane), sum);
                 sessions.tail(*lane, tail);
                 for (value, (mean, sd)) in tail.iter_mut().zip(self.mean.iter().zip(&self.sd)) {
@@ -332,8 +334,11 @@ impl BoundNetwork {
                     *value = ((*value - mean) / sd).clamp(-clip, clip);
                 }
             }
-            let rest = &self.rest;
-            let outputs = rest.forward_from_sums(kernels, tile.len(), tails, tail_width, scratch);
+            let mut starts = [&[][..]; TILE];
+            starts.iter_mut().zip(sums.chunks(width)).for_each(|(start, sum)| *start = sum);
+            let rows =
+                Rows { count: tile.len(), x: tails, stride: tail_width, sums: Some(&starts) };
+            let outputs = self.rest.run(kernels, rows, scratch);
             let rows = actions.chunks_mut(self.outputs).zip(outputs.chunks(stride));
             rows.for_each(|(action, output)| action.copy_from_slice(&output[..self.outputs]));
         }

@@ -137,7 +137,8 @@ impl Pages<'_> {
                 action: &actions[row * response.action..][..response.action],
             };
             let Workspace { x, scratch, .. } = workspace;
-            let rows = response.rows(tile.len(), shown, x, scratch);
+            let mut sums = [&[][..]; TILE];
+            let rows = response.rows(tile.len(), shown, x, &mut sums);
             let (seen, stride) = response.network.seen(self.kernels, layer, rows, scratch);
             moments.add(seen, stride);
         }
@@ -155,7 +156,7 @@ impl Pages<'_> {
                     limits.table.sum_activated(self.kernels, self.customer(page), slope, out);
                 }
                 let x = &x[..tile.len() * width];
-                let rows = Rows { count: tile.len(), x, stride: width, from_sums: false };
+                let rows = Rows { count: tile.len(), x, stride: width, sums: None };
                 let (seen, stride) = limits.rest.seen(self.kernels, layer, rows, scratch);
                 moments.add(seen, stride);
             }

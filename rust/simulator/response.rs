@@ -119,26 +119,25 @@ impl Response {
     }
 
     /// Writes what the network is to see of at most [`TILE`] pages.
-    pub(super) fn rows<'x, 'a>(
+    pub(super) fn rows<'x, 'a: 'x>(
         &self,
         rows: usize,
         shown: impl Fn(usize) -> Shown<'a>,
         x: &'x mut [f32],
-        scratch: &mut Scratch,
+        sums: &'x mut [&'a [f32]; TILE],
     ) -> Rows<'x> {
         let (width, stride) = (self.table.width(), self.stride());
-        let sums = scratch.sums();
         for row in 0..rows {
             let Shown { kept, page, action } = shown(row);
             let (kept, effects) = kept.split_at(width);
-            sums[row * width..][..width].copy_from_slice(kept);
+            sums[row] = kept;
             let x = &mut x[row * stride..][..stride];
             x[0] = page as f32 * self.page_scale;
             let (between, last) = x[1..].split_at_mut(stride - 1 - self.action);
             between.copy_from_slice(&effects[..between.len()]);
             last.copy_from_slice(action);
         }
-        Rows { count: rows, x, stride, from_sums: true }
+        Rows { count: rows, x, stride, sums: Some(sums) }
     }
 
     /// Logits of at most [`TILE`] pages, one row every [`Self::logit_stride`]; `x` and `scratch`
@@ -151,7 +150,8 @@ impl Response {
         x: &mut [f32],
         scratch: &'s mut Scratch,
     ) -> &'s mut [f32] {
-        let given = self.rows(rows, shown, x, scratch);
+        let mut sums = [&[][..]; TILE];
+        let given = self.rows(rows, shown, x, &mut sums);
         let (x, stride) = (given.x, given.stride);
         let logits = self.network.run(kernels, given, scratch);
         if self.effects.is_some() {
