@@ -8,7 +8,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
-	bench-simulators bench-kernels tables fuzz soak-kills wheel sdist refit clean
+	bench-simulators bench-reduced bench-kernels tables fuzz soak-kills wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,10 @@ bench-store: $(VENV)/.test $(VENV)/.built ## Measure the ground-truth store agai
 
 bench-simulators: $(VENV)/.test $(VENV)/.built ## Measure every kind of simulator against the published
 	$(BIN)/python -m benches.simulators
+
+bench-reduced: $(VENV)/.test $(VENV)/.built ## Measure what reduced precision changes: PUBLISHED=folder, or none
+	$(BIN)/python -m benches.reduced $(if $(PUBLISHED),--published "$(PUBLISHED)") \
+		--json benches/results/reduced.json
 
 TABLES := responses table1 table2 figure3 figure4 figure5
 
