@@ -115,9 +115,9 @@ soak-kills: $(VENV)/.test $(VENV)/.built ## Kill rollouts 500 times, fail 200 wr
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.reliability.rollouts \
 		--kills 500 --failures 200 --interrupts 1000 --json benches/results/reliability/kills.json
 
-wheel: $(VENV)/.base ## Build the wheel, install it into a fresh environment, exercise it
+wheel: $(VENV)/.base ## Build the wheel, exercise it in fresh environments: make wheel [PYTHONS="python3.12 ..."]
 	rm -rf dist && $(BIN)/maturin build --release --out dist --quiet
-	$(BIN)/python tools/check_wheel.py dist
+	$(BIN)/python tools/check_wheel.py dist --pythons $(PYTHONS)
 
 sdist: $(VENV)/.base ## Build the source distribution, build and install from it, exercise it
 	rm -rf target/sdist && $(BIN)/maturin sdist --out target/sdist

@@ -1,8 +1,8 @@
 """Installs a wheel into a fresh environment without Rust on the path, and exercises it.
 
-``python tools/check_wheel.py DIST [--tests]``: DIST holds one wheel, for the Python that runs this.
-With ``--tests`` the tests that need nothing but the wheel run on it too. Exits with 1 if anything
-is amiss.
+``python tools/check_wheel.py DIST [--tests] [--pythons PYTHON ...]``: DIST holds one wheel, for the
+Python that runs this, and for other interpreters that are named. With ``--tests`` the tests that
+need nothing but the wheel run on it too. Exits with 1 if anything is amiss.
 """
 
 from __future__ import annotations
@@ -77,9 +77,12 @@ def missing(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
 class Fresh:
     """A virtual environment of its own."""
 
-    def __init__(self, folder: str, path: str) -> None:
-        # Links, as `python -m venv` makes them: a copied interpreter may not find its library.
-        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+    def __init__(self, folder: str, path: str, python: str | None = None) -> None:
+        if python is None:
+            # Links, as `python -m venv` makes them: a copied interpreter may not find its library.
+            venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+        else:
+            subprocess.run([python, "-m", "venv", folder], check=True)
         self.folder = folder
         self.programs = Path(folder) / ("Scripts" if os.name == "nt" else "bin")
         self.environment = {**os.environ, "PATH": path}
@@ -97,12 +100,23 @@ class Fresh:
         self.run("virtualtb-fast", "info")
         self.run("virtualtb-fast", "rollout", "--sessions", "2000", "--out", "logs.parquet")
 
+    def test(self) -> None:
+        """Runs the tests that need nothing but the wheel."""
+        self.run("python", "-m", "pip", "install", "--quiet", "--upgrade", "pip")
+        install = ("-m", "pip", "install", "--quiet", "--group", "test-wheel")
+        self.run("python", *install, cwd=ROOT)
+        self.environment["PYTHONUTF8"] = "1"  # Tests read files as if all were Linux.
+        self.run("python", "-m", "pytest", "-q", *TESTS, cwd=ROOT)
+
 
 @contextmanager
-def fresh(path: str) -> Iterator[Fresh]:
-    """A fresh environment that finds programs on this path, for as long as it is needed."""
+def fresh(path: str, python: str | None = None) -> Iterator[Fresh]:
+    """A fresh environment that finds programs on this path, for as long as it is needed.
+
+    Of the Python that runs this, or of another interpreter.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        yield Fresh(folder, path)
+        yield Fresh(folder, path, python)
 
 
 def bare_path() -> str:
@@ -117,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("dist", type=Path)
     parser.add_argument("--tests", action="store_true")
+    parser.add_argument("--pythons", nargs="*", default=[], metavar="PYTHON")
     arguments = parser.parse_args()
     (wheel,) = arguments.dist.glob("*.whl")
     size = wheel.stat().st_size
@@ -126,14 +141,12 @@ def main() -> None:
     with zipfile.ZipFile(wheel) as file:
         if absent := missing(file.namelist(), INSIDE):
             raise SystemExit(f"expected in the wheel, but not there: {', '.join(absent)}")
-    with fresh(bare_path()) as environment:
-        environment.exercise(wheel)
-        if arguments.tests:
-            install = ("-m", "pip", "install", "--quiet", "--group", "test-wheel")
-            environment.run("python", "-m", "pip", "install", "--quiet", "--upgrade", "pip")
-            environment.run("python", *install, cwd=ROOT)
-            environment.environment["PYTHONUTF8"] = "1"  # Tests read files as if all were Linux.
-            environment.run("python", "-m", "pytest", "-q", *TESTS, cwd=ROOT)
+    for python in (None, *arguments.pythons):
+        with fresh(bare_path(), python) as environment:
+            environment.run("python", "-VV")
+            environment.exercise(wheel)
+            if arguments.tests:
+                environment.test()
 
 
 if __name__ == "__main__":
