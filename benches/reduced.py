@@ -29,7 +29,7 @@ def compare(simulator: vtb.Simulator, pages: int) -> dict[str, Any]:
     for policy in POLICIES:
         forms = {}
         for name, form in (("exact", simulator), ("reduced", simulator.reduced())):
-            # Whole sessions, the same ones: some pages more or less than asked.
+            # The same whole sessions, so some pages more or less than asked.
             sessions = pages // 7
             played = vtb.rollout(form, policy, sessions=sessions, seed=SEED, keep=False).summary
             forms[name] = {
@@ -44,7 +44,7 @@ def compare(simulator: vtb.Simulator, pages: int) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> None:
     """Prints a table."""
-    table = Table(title=f"CTR at reduced precision, {result['pages']:,} pages or more a policy")
+    table = Table(title=f"CTR at reduced precision, about {result['pages']:,} pages a policy")
     for column in ("simulator", "policy", "exact", "reduced", "change"):
         table.add_column(column, justify="left" if column in ("simulator", "policy") else "right")
     for name, found in result["simulators"].items():
@@ -58,7 +58,7 @@ def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--published", help="directory of the published networks, to compare too")
-    parser.add_argument("--pages", type=int, default=10_000_000, help="at least, for each policy")
+    parser.add_argument("--pages", type=int, default=10_000_000, help="about, for each policy")
     parser.add_argument("--json", type=Path, help="write the result here")
     arguments = parser.parse_args()
     simulators = [vtb.load_simulator()]

@@ -9,8 +9,8 @@
 //! `scalar` defines the semantics: every output sums over its inputs in increasing order, each
 //! step one fused multiply-add, and `exp` is our own polynomial. The vector versions put *outputs*
 //! (or sessions) side by side in lanes and never split a sum, so they make the same roundings in
-//! the same order and agree with `scalar` to the last bit. Only `dense` is worth intrinsics; the
-//! rest is the scalar source compiled once more with wider registers.
+//! the same order and agree with `scalar` to the last bit. Only dense layers, selection and scans are
+//! worth intrinsics; the rest is the scalar source compiled once more with wider registers.
 //!
 //! `bytes` has layers in whole numbers for those who would rather have speed; they agree as well.
 //!

@@ -11,7 +11,7 @@ mod reduce;
 
 use crate::error::{Error, Result};
 use crate::kernels::bytes::{BytePanels, DenseBytes, groups};
-use crate::kernels::{Dense, Kernels, Panels, Start, TILE, leaky_relu};
+use crate::kernels::{Dense, Kernels, PANEL, Panels, Start, TILE, leaky_relu};
 
 pub use reduce::Moments;
 
@@ -177,9 +177,11 @@ impl Mlp {
         self.layers.last().map_or(0, Layer::padded)
     }
 
-    /// Padded width of the widest layer: what [`Scratch::reserve`] takes.
+    /// The widest that goes into or comes out of a layer, reduced or not: what
+    /// [`Scratch::reserve`] takes.
     pub fn widest(&self) -> usize {
-        self.layers.iter().map(Layer::padded).max().unwrap_or(0)
+        let most = |layer: &Layer| layer.inputs().max(layer.padded().next_multiple_of(PANEL));
+        self.layers.iter().map(most).max().unwrap_or(0)
     }
 
     /// How many layers there are.

@@ -13,7 +13,7 @@ from virtualtb_fast._arguments import effort, integer, one_of
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.records import Prepared
 
-__all__ = ["CUSTOMERS", "ON_DEVICE", "RESPONSES", "Settings"]
+__all__ = ["CUSTOMERS", "MOST_MEMBERS", "ON_DEVICE", "RESPONSES", "Settings"]
 
 CUSTOMERS: Final = (
     *("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "wgan-gp"),
@@ -27,6 +27,9 @@ ON_DEVICE: Final = ("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "w
 RESPONSES: Final = ("mail", "bc+mail", "mail-paper", "bc", "linear")
 """How responses are learned: MAIL from random weights, from cloned ones, or with the paper's
 reward; behaviour cloning alone; or the family whose buy logit is linear in the action."""
+
+MOST_MEMBERS: Final = 100
+"""Of an ensemble."""
 
 _LONGEST: Final = 100
 """Pages of the longest session, where the log does not say."""
@@ -55,7 +58,7 @@ class Settings:
         object.__setattr__(self, "seed", integer("seed", self.seed, 0, 2**64 - 1))
         object.__setattr__(self, "device", _device(self.device))
         object.__setattr__(self, "effort", effort(self.effort))
-        object.__setattr__(self, "ensemble", integer("ensemble", self.ensemble, 1, 100))
+        object.__setattr__(self, "ensemble", integer("ensemble", self.ensemble, 1, MOST_MEMBERS))
         if self.ensemble > 1 and (self.responses not in ("bc", "linear") or self.leave == "once"):
             raise InvalidArgumentError(
                 "ensemble: expected 1, or responses='bc' or 'linear' with leave='hazard', got "

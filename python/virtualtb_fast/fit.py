@@ -21,7 +21,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,7 +30,13 @@ from numpy.typing import NDArray
 
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast._extras import torch_for
-from virtualtb_fast._fit_settings import CUSTOMERS, ON_DEVICE, RESPONSES, Settings
+from virtualtb_fast._fit_settings import (
+    CUSTOMERS,
+    MOST_MEMBERS,
+    ON_DEVICE,
+    RESPONSES,
+    Settings,
+)
 from virtualtb_fast._training import Progress
 from virtualtb_fast._work import StageCheckpoint, Watch, WorkFolder, stage_key, versions
 from virtualtb_fast.errors import InvalidArgumentError, OutputError, TrainingDivergedError
@@ -123,9 +129,7 @@ def fit(
         responses_config,
     )
     paths = [None if path is None else Path(as_path(path)) for path in (out, engine)]
-    for path in (*paths, *_members(paths[0], settings.ensemble)):
-        if path is not None and path.exists() and not overwrite:
-            raise OutputError(f"{path}: expected a new file, got one that exists (overwrite=True?)")
+    _refuse_existing(paths, settings.ensemble, overwrite)
     with tempfile.TemporaryDirectory(prefix="virtualtb-fit-") as spare:
         target = paths[0] or Path(spare) / "simulator.safetensors"
         with WorkFolder(target) as work, Watch(progress, tensorboard) as watch:
@@ -144,7 +148,9 @@ def fit(
             if paths[1] is not None:
                 policy.save(paths[1])
             if paths[0] is not None:
-                # The first last: where it is, all are.
+                # The first goes first and comes last: where it is, all others are.
+                if ensemble > 1:
+                    paths[0].unlink(missing_ok=True)
                 for path, member in zip(_members(paths[0], ensemble), simulators[1:], strict=True):
                     member.save(path)
                 simulators[0].save(paths[0])
@@ -158,6 +164,22 @@ def _members(out: Path | None, members: int) -> list[Path]:
     if out is None:
         return []
     return [out.with_name(f"{out.stem}.{member}{out.suffix}") for member in range(2, members + 1)]
+
+
+def _refuse_existing(paths: Sequence[Path | None], ensemble: int, overwrite: bool) -> None:
+    """Refuses to lose a file, to write one twice, and to leave another ensemble's members."""
+    out = paths[0]
+    wanted = [path for path in (*paths, *_members(out, ensemble)) if path is not None]
+    if len(set(wanted)) < len(wanted):
+        raise InvalidArgumentError(f"out, engine: expected different files, got {paths[1]} twice")
+    for path in wanted:
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: expected a new file, got one that exists (overwrite=True?)")
+    if ensemble > 1:
+        for path in _members(out, MOST_MEMBERS)[ensemble - 1 :]:
+            if path.exists():
+                expected = f"expected an ensemble of {ensemble} beside it, got one more"
+                raise OutputError(f"{path}: {expected}, of a larger one? Remove it")
 
 
 class _Fit:

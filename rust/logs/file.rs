@@ -67,10 +67,8 @@ impl FileWriter {
         refuse_existing(path, overwrite, NEW)?;
         // What a stopped run left is nobody's to wipe.
         refuse_existing(&partial(path), overwrite, NEW_BESIDE)?;
-        match asked {
-            Some(asked) => journal.begin(asked)?,
-            None => journal.clear()?,
-        }
+        // The old rows go before the journal that tells of them: a journal without rows can be gone
+        // on with, rows without a journal cannot.
         let file = match open(path, true) {
             Ok(file) => file,
             Err(error) => {
@@ -78,6 +76,10 @@ impl FileWriter {
                 return Err(error);
             }
         };
+        match asked {
+            Some(asked) => journal.begin(asked)?,
+            None => journal.clear()?,
+        }
         Self::start(opening, file, journal, Vec::new())
     }
 
@@ -100,7 +102,8 @@ impl FileWriter {
             if length > MAGIC.len() as u64 {
                 let origin = partial(path).display().to_string();
                 let expected = "expected beside it the journal of the rollout that left it";
-                let remedy = "it cannot be resumed (overwrite=True starts again)";
+                let remedy =
+                    "it cannot be resumed (overwrite=True without resume=True starts again)";
                 return Err(Error::format(origin, format!("{expected}, got none: {remedy}")));
             }
             journal.begin(asked)?;
@@ -131,14 +134,14 @@ impl FileWriter {
             file.try_clone()
         };
         let (data, lines) = (cut().map_err(Error::io(&partial))?, journal.handle()?);
-        let mut folder = Some(path.to_owned());
+        if asked.is_some() {
+            // No power cut may leave rows without what was asked.
+            lines.sync_data().map_err(Error::io(&partial))?;
+            sync_folder(path);
+        }
         let sync = move || {
             data.sync_data()?;
-            lines.sync_data()?;
-            if let Some(path) = folder.take() {
-                sync_folder(&path);
-            }
-            Ok(())
+            lines.sync_data()
         };
         let syncer = Syncer::start(groups.len(), sync).map_err(Error::io(&partial))?;
         Ok(Self {
@@ -204,7 +207,9 @@ impl FileWriter {
         self.close(metadata, true)?;
         self.syncer.finish(tick)?.map_err(|error| self.cut_back(error))?;
         refuse_existing(&self.path, self.overwrite, NEW)?;
-        std::fs::rename(&self.partial, &self.path).map_err(Error::io(&self.path))
+        std::fs::rename(&self.partial, &self.path).map_err(Error::io(&self.path))?;
+        sync_folder(&self.path);
+        Ok(())
     }
 
     /// Leaves `FILE.partial`, marked as incomplete, and readable if that is possible. If it is

@@ -165,7 +165,8 @@ impl Journal {
     }
 
     fn damaged(&self, reason: String) -> Error {
-        let remedy = "the rollout cannot be resumed (overwrite=True starts again)";
+        let remedy =
+            "the rollout cannot be resumed (overwrite=True without resume=True starts again)";
         Error::format(self.path.display().to_string(), format!("{reason}: {remedy}"))
     }
 

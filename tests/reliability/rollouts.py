@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benches.machine import machine
 from tests.reliability.cases import Case, Child, cases, counted
 from tests.reliability.ctrl_c import interrupts
 
 import virtualtb_fast as vtb
+from virtualtb_fast.evaluation.machine import machine
 
 MOST_KILLS = 5
 """Of one rollout, before it may end."""

@@ -150,6 +150,13 @@ def test_an_ensemble_is_written_and_says_how_far_it_disagrees(
     out.unlink()
     with pytest.raises(OutputError, match=r"fit\.2\.safetensors: expected a new file"):
         vtb.fit(purchases, out=out, ensemble=2, **asked)
+    with pytest.raises(OutputError, match=r"fit\.3\.safetensors: expected an ensemble of 2 beside"):
+        vtb.fit(purchases, out=out, ensemble=2, overwrite=True, **asked)
+    with pytest.raises(
+        InvalidArgumentError, match=r"expected different files, got .*fit\.2.* twice"
+    ):
+        vtb.fit(purchases, out=out, engine=tmp_path / "fit.2.safetensors", ensemble=2, **asked)
+    assert sorted(one.name for one in tmp_path.iterdir()) == names[:2]
 
 
 def test_gan_sd_is_what_customers_are_unless_told_otherwise(clicks: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import json
 import pickle
@@ -18,7 +19,7 @@ from hypothesis.extra import numpy as npst
 
 import virtualtb_fast as vtb
 from virtualtb_fast import simulator as module
-from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA
+from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA, Leave
 
 
 def rebuild(simulator, tensors, **changes):
@@ -138,6 +139,25 @@ def test_a_reduced_one_has_the_same_file_and_a_digest_of_its_own(tmp_path):
     shifted = reduced.with_page_base(1)
     assert shifted.is_reduced
     assert shifted == exact.with_page_base(1).reduced()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "leave"),
+    [((24, 24, 24), ()), ((8, 8), (40, 40)), ((16, 16), (64,)), ((128, 256), ())],
+)
+def test_networks_of_any_width_are_reduced(shop, kit, hidden, leave):
+    response = dataclasses.replace(shop.config.response, hidden=hidden)
+    rule = Leave(kind="hazard", longest=9)
+    if leave:
+        rule = dataclasses.replace(shop.config.leave, hidden=leave)
+    config = dataclasses.replace(shop.config, response=response, leave=rule)
+    exact = kit.random_simulator(8, kit.shop_schema, config)
+    reduced = exact.reduced()
+    assert vtb.rollout(reduced, "random", sessions=200).pages >= 200
+    given = exact.customers(300, 1), np.arange(300) % 9, np.zeros((300, 6), np.float32)
+    far = [np.abs(one.response(*given)["clicks"] - exact.response(*given)["clicks"]).max()
+           for one in (reduced, kit.random_simulator(9, kit.shop_schema, config))]  # fmt: skip
+    assert 0 < far[0] < 0.05 < far[1]
 
 
 def test_what_has_no_layer_between_hidden_ones_is_not_reduced(kit):

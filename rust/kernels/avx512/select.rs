@@ -92,7 +92,7 @@ fn one_by_one(rows: &[&[f32]], out: &mut [u32]) {
     scalar::select(rows, out);
 }
 
-/// What lanes of 32 bits may be.
+/// What lanes of 32 bits may be: numbers, of which every pattern of bits is one.
 pub trait Lane: Copy {}
 impl Lane for f32 {}
 impl Lane for i32 {}
@@ -101,6 +101,7 @@ impl Lane for u32 {}
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn load<T: Lane>(block: &[T; PANEL]) -> __m512 {
+    const { assert!(size_of::<T>() == 4) };
     // SAFETY: 16 values of 32 bits are read from an array of 16.
     unsafe { _mm512_loadu_ps(block.as_ptr().cast()) }
 }
@@ -108,6 +109,7 @@ pub fn load<T: Lane>(block: &[T; PANEL]) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
 pub fn spill<T: Lane>(values: __m512i, to: &mut [T; PANEL]) {
+    const { assert!(size_of::<T>() == 4) };
     // SAFETY: 16 values of 32 bits, of which none is invalid, are written to an array of 16.
     unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), values) }
 }
