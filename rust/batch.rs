@@ -97,6 +97,8 @@ pub struct Step {
     pub clicks: Vec<i64>,
     /// The second head on this page; units bought where answers are outcomes.
     pub second: Vec<i64>,
+    /// Pages shown so far in the session.
+    pub pages: Vec<i64>,
     /// Clicks of the session so far by slots shown so far.
     pub ctr: Vec<f64>,
     /// Clicks of the session so far by pages shown so far: where answers are outcomes, R2P.
@@ -105,6 +107,8 @@ pub struct Step {
     pub raw_rewards: Vec<f64>,
     /// Whether the action was clipped.
     pub clipped: Vec<bool>,
+    /// Whether a page was shown: not where a session has just started in its place.
+    pub shown: Vec<bool>,
     /// With [`Autoreset::SameStep`]: the environments whose session ended, ascending.
     pub finished: Vec<i64>,
     /// Their last observations, `observation_width` each.
@@ -129,10 +133,12 @@ struct Share<'a> {
     outcomes: &'a mut [i64],
     clicks: &'a mut [i64],
     second: &'a mut [i64],
+    pages: &'a mut [i64],
     ctr: &'a mut [f64],
     clicks_a_page: &'a mut [f64],
     raw_rewards: &'a mut [f64],
     clipped: &'a mut [bool],
+    shown: &'a mut [bool],
 }
 
 /// Buffers of a thread.
@@ -245,10 +251,12 @@ impl SessionBatch {
             outcomes: vec![0; envs],
             clicks: vec![0; envs],
             second: vec![0; envs],
+            pages: vec![0; envs],
             ctr: vec![0.0; envs],
             clicks_a_page: vec![0.0; envs],
             raw_rewards: vec![0.0; envs],
             clipped: vec![false; envs],
+            shown: vec![false; envs],
             finished: Vec::new(),
             final_observations: Vec::new(),
         };
@@ -260,10 +268,12 @@ impl SessionBatch {
         let mut outcomes = step.outcomes.chunks_mut(size);
         let mut clicks = step.clicks.chunks_mut(size);
         let mut second = step.second.chunks_mut(size);
+        let mut pages = step.pages.chunks_mut(size);
         let mut ctr = step.ctr.chunks_mut(size);
         let mut clicks_a_page = step.clicks_a_page.chunks_mut(size);
         let mut raw_rewards = step.raw_rewards.chunks_mut(size);
         let mut clipped = step.clipped.chunks_mut(size);
+        let mut shown = step.shown.chunks_mut(size);
         let shares = self
             .chunks
             .iter_mut()
@@ -280,10 +290,12 @@ impl SessionBatch {
                     outcomes: outcomes.next()?,
                     clicks: clicks.next()?,
                     second: second.next()?,
+                    pages: pages.next()?,
                     ctr: ctr.next()?,
                     clicks_a_page: clicks_a_page.next()?,
                     raw_rewards: raw_rewards.next()?,
                     clipped: clipped.next()?,
+                    shown: shown.next()?,
                 })
             });
         let finals = parallel::map(self.threads, shares.collect(), |share| {
@@ -368,6 +380,8 @@ impl Share<'_> {
             self.outcomes[lane] = i64::from(session.outcome);
             self.clicks[lane] = i64::from(session.clicks);
             self.second[lane] = i64::from(units);
+            self.pages[lane] = i64::from(session.page);
+            self.shown[lane] = true;
             let clicks_a_page = f64::from(session.total_clicks) / f64::from(session.page);
             self.clicks_a_page[lane] = clicks_a_page;
             self.ctr[lane] = clicks_a_page / slots;

@@ -10,6 +10,7 @@
 //! The Python package `virtualtb_fast` is this crate's main user; the module it imports lives
 //! behind the feature `python`, and nothing else here knows of it.
 
+pub mod background;
 pub mod batch;
 pub mod catalog;
 pub mod error;

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
@@ -56,15 +55,13 @@ pub fn for_each<T: Send>(
     items: Vec<T>,
     work: impl Fn(T) + Sync + Send,
 ) -> Result<()> {
-    if threads <= 1 || items.len() <= 1 {
-        items.into_iter().for_each(work);
-        return Ok(());
-    }
-    pool(threads)?.install(|| items.into_par_iter().with_max_len(1).for_each(work));
-    Ok(())
+    map(threads, items, work).map(drop)
 }
 
 /// Calls `work` on every item, on at most `threads` threads; results in the order of the items.
+///
+/// The calling thread is one of them: it begins at once, while the others wake up, and leaves to
+/// them what they come in time for.
 pub fn map<T: Send, R: Send>(
     threads: usize,
     items: Vec<T>,
@@ -73,7 +70,21 @@ pub fn map<T: Send, R: Send>(
     if threads <= 1 || items.len() <= 1 {
         return Ok(items.into_iter().map(work).collect());
     }
-    Ok(pool(threads)?.install(|| items.into_par_iter().with_max_len(1).map(work).collect()))
+    let mut results: Vec<_> = items.iter().map(|_| None).collect();
+    let others = (threads - 1).min(items.len() - 1);
+    let left = Mutex::new(items.into_iter().zip(&mut results));
+    let take = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let serve = || {
+        while let Some((item, result)) = take() {
+            *result = Some(work(item));
+        }
+    };
+    pool(threads)?.in_place_scope(|scope| {
+        (0..others).for_each(|_| scope.spawn(|_| serve()));
+        serve();
+    });
+    // Every one is there: a panic in the work has gone on to the caller.
+    Ok(results.into_iter().flatten().collect())
 }
 
 /// The calling thread looks up from its work this often, to answer Ctrl-C.

@@ -5,6 +5,7 @@ mod batch;
 mod catalog;
 mod customers;
 pub mod errors;
+mod infos;
 mod log;
 mod policy;
 mod rollout;

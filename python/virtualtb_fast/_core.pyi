@@ -7,7 +7,7 @@ converted silently. Arrays that go out are fresh. Every error is of the tree in
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, final
+from typing import Any, Literal, Self, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,16 @@ __all__ = [
     "cpu_info",
     "rollout",
     "schema_digest",
+]
+
+_Step: TypeAlias = tuple[
+    NDArray[np.float32],  # observations (N, D)
+    NDArray[np.float64],  # rewards (N,)
+    NDArray[np.bool_],  # terminated (N,)
+    NDArray[np.bool_],  # truncated (N,)
+    dict[str, Any],  # infos: columns (N,) or (N, width), masks (N,), with SameStep final_info
+    NDArray[np.int64],  # with SameStep: the environments that finished (K,), ascending
+    NDArray[np.float32],  # with SameStep: their final observations (K, D)
 ]
 
 STREAM_VERSION: int
@@ -127,18 +137,18 @@ class SessionBatch:
 
         Session 0 of new streams with ``seeds`` (N, uint64), else each stream's next session.
         """
-    def step(
-        self, actions: NDArray[np.float32]
-    ) -> tuple[
-        NDArray[np.float32],  # observations (N, D)
-        NDArray[np.float64],  # rewards (N,)
-        NDArray[np.bool_],  # terminated (N,)
-        NDArray[np.bool_],  # truncated (N,)
-        dict[str, NDArray[Any]],  # clicks, deals i64; CTR, raw_reward f64; clipped bool; with a
-        # hazard outcome i64; with the head outcome R2P f64; (N,)
-        NDArray[np.int64],  # with SameStep: the environments that finished (K,), ascending
-        NDArray[np.float32],  # with SameStep: their final observations (K, D)
-    ]: ...
+    def step(self, actions: NDArray[np.float32]) -> _Step:
+        """A page for everybody.
+
+        Infos: clicks, deals, page i64; CTR, raw_reward f64; clipped bool; with a hazard outcome
+        i64; with the head outcome R2P f64.
+        """
+    def send(self, actions: NDArray[np.float32]) -> None:
+        """Starts a step in the background."""
+    def recv(self) -> _Step:
+        """What `step` would have returned."""
+    def check_here(self, what: str) -> None:
+        """Raises `StateError`, for the call ``what``, while a step is under way."""
     def step_one(
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -236,19 +246,18 @@ class StoreBatch:
         self, seeds: NDArray[np.uint64] | None, mask: NDArray[np.bool_] | None
     ) -> NDArray[np.float32]:
         """As `SessionBatch.reset`."""
-    def step(
-        self, actions: NDArray[np.float32]
-    ) -> tuple[
-        NDArray[np.float32],  # observations (N, D)
-        NDArray[np.float64],  # rewards (N,)
-        NDArray[np.bool_],  # terminated (N,)
-        NDArray[np.bool_],  # truncated (N,)
-        dict[str, NDArray[Any]],  # items i64 (N, 10); slot, outcome, units, page i64; value, R2P,
-        # raw_reward f64; clipped bool; (N,)
-        NDArray[np.bool_],  # whether a page was shown (N,)
-        NDArray[np.int64],  # with SameStep: the environments that finished (K,), ascending
-        NDArray[np.float32],  # with SameStep: their final observations (K, D)
-    ]: ...
+    def step(self, actions: NDArray[np.float32]) -> _Step:
+        """A page for everybody.
+
+        Infos: items i64 (N, 10); slot, outcome, units, page i64; value, R2P, raw_reward f64;
+        clipped bool.
+        """
+    def send(self, actions: NDArray[np.float32]) -> None:
+        """Starts a step in the background."""
+    def recv(self) -> _Step:
+        """What `step` would have returned."""
+    def check_here(self, what: str) -> None:
+        """Raises `StateError`, for the call ``what``, while a step is under way."""
     def step_one(
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

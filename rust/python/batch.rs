@@ -6,18 +6,25 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
-use super::errors::{detached, to_py};
+use super::errors::{awaited, detached, to_py};
+use super::infos::{Infos, key};
 use super::simulator::PySimulator;
 use super::{refused_action, refused_argument, word};
-use crate::batch::{Anc, Autoreset, Reward, Rules, SessionBatch};
-use crate::error::Error;
+use crate::background::Lent;
+use crate::batch::{Anc, Autoreset, Reward, Rules, SessionBatch, Step};
+use crate::error::{Error, Result};
 
 /// Environments that step together.
 #[pyclass(name = "SessionBatch", module = "virtualtb_fast._core")]
-pub struct PySessionBatch(SessionBatch);
+pub struct PySessionBatch {
+    batch: Lent<SessionBatch, Result<Step>>,
+    num_threads: usize,
+}
 
 pub type Observations<'py> = Bound<'py, PyArray2<f32>>;
-type StepTuple<'py> = (
+/// Observations, rewards, terminated, truncated, infos; the environments that finished, and their
+/// final observations.
+pub type StepTuple<'py> = (
     Observations<'py>,
     Bound<'py, PyArray1<f64>>,
     Bound<'py, PyArray1<bool>>,
@@ -95,18 +102,24 @@ impl PySessionBatch {
         };
         let [num_envs, num_threads] = sizes(num_envs, num_threads)?;
         let simulator = simulator.0.clone();
-        detached(py, || SessionBatch::new(simulator, num_envs.unwrap_or(0), num_threads, rules))
-            .map(Self)
+        let num_envs = num_envs.unwrap_or(0);
+        let batch = detached(py, || SessionBatch::new(simulator, num_envs, num_threads, rules))?;
+        Ok(Self { num_threads: batch.threads(), batch: Lent::new(batch) })
     }
 
     #[getter]
     fn num_threads(&self) -> usize {
-        self.0.threads()
+        self.num_threads
     }
 
     #[getter]
-    fn bytes_per_session(&self) -> usize {
-        self.0.bytes_per_session()
+    fn bytes_per_session(&self) -> PyResult<usize> {
+        Ok(self.here("bytes_per_session")?.bytes_per_session())
+    }
+
+    /// Refuses the call `what` while a step is under way.
+    fn check_here(&self, what: &str) -> PyResult<()> {
+        self.here(what).map(drop)
     }
 
     #[pyo3(signature = (seeds, mask))]
@@ -116,14 +129,15 @@ impl PySessionBatch {
         seeds: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Observations<'py>> {
-        let resets = Resets::new(seeds, mask, self.0.num_envs())?;
+        let batch = self.batch.get_mut("reset").map_err(to_py)?;
+        let resets = Resets::new(seeds, mask, batch.num_envs())?;
         let (seeds, mask) = (resets.seeds()?, resets.mask()?);
-        let batch = &mut self.0;
+        let width = batch.observation_width();
         let observations = detached(py, || {
             batch.reset(seeds, mask)?;
             Ok(batch.observations())
         })?;
-        two(py, observations, self.0.observation_width())
+        two(py, observations, width)
     }
 
     fn step<'py>(
@@ -131,34 +145,26 @@ impl PySessionBatch {
         py: Python<'py>,
         actions: &Bound<'py, PyAny>,
     ) -> PyResult<StepTuple<'py>> {
-        let shape = [self.0.num_envs(), self.0.simulator().schema.action];
-        let actions = exact::<f32>(actions, "actions", &shape, refused_action)?;
+        let batch = self.batch.get_mut("step").map_err(to_py)?;
+        let actions = exact::<f32>(actions, "actions", &shape(batch), refused_action)?;
         let actions = actions.as_slice()?;
-        let batch = &mut self.0;
         let step = detached(py, || batch.step(actions))?;
-        let width = self.0.observation_width();
-        let info = PyDict::new(py);
-        info.set_item(intern!(py, "clicks"), one(py, step.clicks))?;
-        info.set_item(intern!(py, "deals"), one(py, step.second))?;
-        info.set_item(intern!(py, "CTR"), one(py, step.ctr))?;
-        let config = &self.0.simulator().config;
-        if config.ends_by_hazard() {
-            info.set_item(intern!(py, "outcome"), one(py, step.outcomes))?;
-        }
-        if config.answers_outcome() {
-            info.set_item(intern!(py, "R2P"), one(py, step.clicks_a_page))?;
-        }
-        info.set_item(intern!(py, "raw_reward"), one(py, step.raw_rewards))?;
-        info.set_item(intern!(py, "clipped"), one(py, step.clipped))?;
-        Ok((
-            two(py, step.observations, width)?,
-            one(py, step.rewards),
-            one(py, step.terminated),
-            one(py, step.truncated),
-            info,
-            one(py, step.finished),
-            two(py, step.final_observations, width)?,
-        ))
+        told(py, batch, step)
+    }
+
+    /// Starts a step in the background.
+    fn send(&mut self, py: Python<'_>, actions: &Bound<'_, PyAny>) -> PyResult<()> {
+        let batch = self.batch.get("send").map_err(to_py)?;
+        let actions = exact::<f32>(actions, "actions", &shape(batch), refused_action)?;
+        // The caller may write into the array while the step goes on.
+        let actions = actions.as_slice()?.to_vec();
+        detached(py, || self.batch.send(move |batch| batch.step(&actions)))
+    }
+
+    /// What `step` would have returned for the actions that were sent.
+    fn recv<'py>(&mut self, py: Python<'py>) -> PyResult<StepTuple<'py>> {
+        let step = awaited(py, &mut self.batch)?;
+        told(py, self.here("recv")?, step)
     }
 
     /// A step of a batch of one that does not reset by itself, with scalars where it can.
@@ -167,16 +173,16 @@ impl PySessionBatch {
         py: Python<'py>,
         action: &Bound<'py, PyAny>,
     ) -> PyResult<OneTuple<'py>> {
-        let shape = [self.0.simulator().schema.action];
+        let batch = self.batch.get_mut("step").map_err(to_py)?;
+        let shape = [batch.simulator().schema.action];
         let action = exact::<f32>(action, "action", &shape, refused_action)?;
         let action = action.as_slice()?;
-        let batch = &mut self.0;
         let step = detached(py, || batch.step(action))?;
         let info = PyDict::new(py);
         info.set_item(intern!(py, "clicks"), step.clicks[0])?;
         info.set_item(intern!(py, "deals"), step.second[0])?;
         info.set_item(intern!(py, "CTR"), step.ctr[0])?;
-        let config = &self.0.simulator().config;
+        let config = &batch.simulator().config;
         if config.ends_by_hazard() {
             info.set_item(intern!(py, "outcome"), step.outcomes[0])?;
         }
@@ -190,12 +196,13 @@ impl PySessionBatch {
     }
 
     fn observe<'py>(&self, py: Python<'py>) -> PyResult<Observations<'py>> {
-        two(py, self.0.observations(), self.0.observation_width())
+        let batch = self.here("observe")?;
+        two(py, batch.observations(), batch.observation_width())
     }
 
     fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let lanes: Vec<_> =
-            self.0.sessions().map(|(sessions, lane)| sessions.lanes[lane]).collect();
+        let batch = self.here("sessions")?;
+        let lanes: Vec<_> = batch.sessions().map(|(sessions, lane)| sessions.lanes[lane]).collect();
         let info = PyDict::new(py);
         info.set_item("seed", one(py, lanes.iter().map(|lane| lane.seed).collect()))?;
         info.set_item("session", one(py, lanes.iter().map(|lane| lane.session).collect()))?;
@@ -206,12 +213,51 @@ impl PySessionBatch {
         Ok(info)
     }
 
-    fn get_state<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.get_state())
+    fn get_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.here("get_state")?.get_state()))
     }
 
     fn set_state(&mut self, py: Python<'_>, state: &[u8]) -> PyResult<()> {
-        let batch = &mut self.0;
+        let batch = self.batch.get_mut("set_state").map_err(to_py)?;
         detached(py, || batch.set_state(state))
     }
+}
+
+impl PySessionBatch {
+    fn here(&self, what: &str) -> PyResult<&SessionBatch> {
+        self.batch.get(what).map_err(to_py)
+    }
+}
+
+/// The shape of a step's actions.
+fn shape(batch: &SessionBatch) -> [usize; 2] {
+    [batch.num_envs(), batch.simulator().schema.action]
+}
+
+fn told<'py>(py: Python<'py>, batch: &SessionBatch, step: Step) -> PyResult<StepTuple<'py>> {
+    let width = batch.observation_width();
+    let config = &batch.simulator().config;
+    let infos = Infos::new(py, step.shown, &step.finished);
+    infos.put(key!(py, "clicks"), step.clicks)?;
+    infos.put(key!(py, "deals"), step.second)?;
+    infos.put(key!(py, "CTR"), step.ctr)?;
+    if config.ends_by_hazard() {
+        infos.put(key!(py, "outcome"), step.outcomes)?;
+    }
+    if config.answers_outcome() {
+        infos.put(key!(py, "R2P"), step.clicks_a_page)?;
+    }
+    infos.put(key!(py, "raw_reward"), step.raw_rewards)?;
+    infos.put(key!(py, "clipped"), step.clipped)?;
+    infos.put(key!(py, "page"), step.pages)?;
+    let infos = infos.finish()?;
+    Ok((
+        two(py, step.observations, width)?,
+        one(py, step.rewards),
+        one(py, step.terminated),
+        one(py, step.truncated),
+        infos,
+        one(py, step.finished),
+        two(py, step.final_observations, width)?,
+    ))
 }

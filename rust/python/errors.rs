@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::error::Error as StdError;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
+use crate::background::Lent;
 use crate::error::{Error, KEPT, Result};
+
+/// Python hears of long work at most this often.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// An exception of the class `name` of `virtualtb_fast.errors`.
 pub fn exception(name: &str, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) -> PyErr {
@@ -88,6 +92,25 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send
     )
 }
 
+/// Waits for the work that `lent` was sent away with, without holding the interpreter; Ctrl-C ends
+/// the waiting, not the work.
+pub fn awaited<T: Send + 'static, R: Send + 'static>(
+    py: Python<'_>,
+    lent: &mut Lent<T, Result<R>>,
+) -> PyResult<R> {
+    loop {
+        let outcome = detached(py, || match lent.wait(PAUSE)? {
+            Some(Ok(outcome)) => outcome.map(Some),
+            Some(Err(panic)) => resume_unwind(panic),
+            None => Ok(None),
+        })?;
+        match outcome {
+            Some(outcome) => return Ok(outcome),
+            None => py.check_signals()?,
+        }
+    }
+}
+
 /// The first exception that Python code raised during a long call: it ends the work, and is what
 /// the caller gets.
 #[derive(Default)]
@@ -129,9 +152,6 @@ pub struct Told {
 }
 
 impl Told {
-    /// Python hears of the work at most this often.
-    const PAUSE: Duration = Duration::from_millis(25);
-
     /// `progress` is called with what is going on, how much is done, and of how much.
     pub fn new(progress: Option<Py<PyAny>>) -> Self {
         Self { progress, raised: Raised::default() }
@@ -143,7 +163,7 @@ impl Told {
         work: impl FnOnce(&dyn Fn() -> Result<()>, &dyn Fn(&'static str, u64, u64)) -> Result<T>,
     ) -> Result<T> {
         let due = |last: &Cell<Option<Instant>>| {
-            let due = last.get().is_none_or(|last| last.elapsed() >= Self::PAUSE);
+            let due = last.get().is_none_or(|last| last.elapsed() >= PAUSE);
             if due {
                 last.set(Some(Instant::now()));
             }

@@ -6,28 +6,23 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
-use super::batch::{Observations, OneTuple, Resets, sizes};
-use super::errors::detached;
+use super::batch::{Observations, OneTuple, Resets, StepTuple, sizes};
+use super::errors::{awaited, detached, to_py};
+use super::infos::{Infos, key};
 use super::store::PyStore;
 use super::{refused_action, word};
+use crate::background::Lent;
 use crate::batch::{Anc, Autoreset};
+use crate::error::Result;
 use crate::store::batch::{Reward, Rules, Step, StoreBatch};
 use crate::store::{ATTRIBUTES, PAGE};
 
 /// Environments that step together.
 #[pyclass(name = "StoreBatch", module = "virtualtb_fast._core")]
-pub struct PyStoreBatch(StoreBatch);
-
-type StepTuple<'py> = (
-    Observations<'py>,
-    Bound<'py, PyArray1<f64>>,
-    Bound<'py, PyArray1<bool>>,
-    Bound<'py, PyArray1<bool>>,
-    Bound<'py, PyDict>,
-    Bound<'py, PyArray1<bool>>,
-    Bound<'py, PyArray1<i64>>,
-    Observations<'py>,
-);
+pub struct PyStoreBatch {
+    batch: Lent<StoreBatch, Result<Step>>,
+    num_threads: usize,
+}
 
 #[pymethods]
 impl PyStoreBatch {
@@ -49,17 +44,24 @@ impl PyStoreBatch {
         };
         let [num_envs, num_threads] = sizes(num_envs, num_threads)?;
         let store = store.0.clone();
-        detached(py, || StoreBatch::new(store, num_envs.unwrap_or(0), num_threads, rules)).map(Self)
+        let num_envs = num_envs.unwrap_or(0);
+        let batch = detached(py, || StoreBatch::new(store, num_envs, num_threads, rules))?;
+        Ok(Self { num_threads: batch.threads(), batch: Lent::new(batch) })
     }
 
     #[getter]
     fn num_threads(&self) -> usize {
-        self.0.threads()
+        self.num_threads
     }
 
     #[getter]
-    fn bytes_per_session(&self) -> usize {
-        self.0.bytes_per_session()
+    fn bytes_per_session(&self) -> PyResult<usize> {
+        Ok(self.here("bytes_per_session")?.bytes_per_session())
+    }
+
+    /// Refuses the call `what` while a step is under way.
+    fn check_here(&self, what: &str) -> PyResult<()> {
+        self.here(what).map(drop)
     }
 
     #[pyo3(signature = (seeds, mask))]
@@ -69,14 +71,15 @@ impl PyStoreBatch {
         seeds: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Observations<'py>> {
-        let resets = Resets::new(seeds, mask, self.0.num_envs())?;
+        let batch = self.batch.get_mut("reset").map_err(to_py)?;
+        let resets = Resets::new(seeds, mask, batch.num_envs())?;
         let (seeds, mask) = (resets.seeds()?, resets.mask()?);
-        let batch = &mut self.0;
+        let width = batch.observation_width();
         let observations = detached(py, || {
             batch.reset(seeds, mask)?;
             Ok(batch.observations())
         })?;
-        two(py, observations, self.0.observation_width())
+        two(py, observations, width)
     }
 
     fn step<'py>(
@@ -84,32 +87,26 @@ impl PyStoreBatch {
         py: Python<'py>,
         actions: &Bound<'py, PyAny>,
     ) -> PyResult<StepTuple<'py>> {
-        let shape = [self.0.num_envs(), ATTRIBUTES];
-        let actions = exact::<f32>(actions, "actions", &shape, refused_action)?;
+        let batch = self.batch.get_mut("step").map_err(to_py)?;
+        let actions = exact::<f32>(actions, "actions", &shape(batch), refused_action)?;
         let actions = actions.as_slice()?;
-        let batch = &mut self.0;
         let step = detached(py, || batch.step(actions))?;
-        let width = self.0.observation_width();
-        let info = PyDict::new(py);
-        info.set_item(intern!(py, "items"), two(py, step.items, PAGE)?)?;
-        info.set_item(intern!(py, "slot"), one(py, step.slots))?;
-        info.set_item(intern!(py, "outcome"), one(py, step.outcomes))?;
-        info.set_item(intern!(py, "units"), one(py, step.units))?;
-        info.set_item(intern!(py, "value"), one(py, step.values))?;
-        info.set_item(intern!(py, "R2P"), one(py, step.r2p))?;
-        info.set_item(intern!(py, "raw_reward"), one(py, step.raw_rewards))?;
-        info.set_item(intern!(py, "clipped"), one(py, step.clipped))?;
-        info.set_item(intern!(py, "page"), one(py, step.pages))?;
-        Ok((
-            two(py, step.observations, width)?,
-            one(py, step.rewards),
-            one(py, step.terminated),
-            one(py, step.truncated),
-            info,
-            one(py, step.shown),
-            one(py, step.finished),
-            two(py, step.final_observations, width)?,
-        ))
+        told(py, batch, step)
+    }
+
+    /// Starts a step in the background.
+    fn send(&mut self, py: Python<'_>, actions: &Bound<'_, PyAny>) -> PyResult<()> {
+        let batch = self.batch.get("send").map_err(to_py)?;
+        let actions = exact::<f32>(actions, "actions", &shape(batch), refused_action)?;
+        // The caller may write into the array while the step goes on.
+        let actions = actions.as_slice()?.to_vec();
+        detached(py, || self.batch.send(move |batch| batch.step(&actions)))
+    }
+
+    /// What `step` would have returned for the actions that were sent.
+    fn recv<'py>(&mut self, py: Python<'py>) -> PyResult<StepTuple<'py>> {
+        let step = awaited(py, &mut self.batch)?;
+        told(py, self.here("recv")?, step)
     }
 
     /// A step of a batch of one that does not reset by itself, with scalars where it can.
@@ -118,10 +115,10 @@ impl PyStoreBatch {
         py: Python<'py>,
         action: &Bound<'py, PyAny>,
     ) -> PyResult<OneTuple<'py>> {
+        let batch = self.batch.get_mut("step").map_err(to_py)?;
         let action = exact::<f32>(action, "action", &[ATTRIBUTES], refused_action)?;
         let action = action.as_slice()?;
-        let batch = &mut self.0;
-        let step: Step = detached(py, || batch.step(action))?;
+        let step = detached(py, || batch.step(action))?;
         let info = PyDict::new(py);
         info.set_item(intern!(py, "items"), one(py, step.items))?;
         info.set_item(intern!(py, "slot"), step.slots[0])?;
@@ -137,12 +134,13 @@ impl PyStoreBatch {
     }
 
     fn observe<'py>(&self, py: Python<'py>) -> PyResult<Observations<'py>> {
-        two(py, self.0.observations(), self.0.observation_width())
+        let batch = self.here("observe")?;
+        two(py, batch.observations(), batch.observation_width())
     }
 
     fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let lanes: Vec<_> =
-            self.0.sessions().map(|(sessions, lane)| sessions.lanes[lane]).collect();
+        let batch = self.here("sessions")?;
+        let lanes: Vec<_> = batch.sessions().map(|(sessions, lane)| sessions.lanes[lane]).collect();
         let info = PyDict::new(py);
         info.set_item("seed", one(py, lanes.iter().map(|lane| lane.seed).collect()))?;
         info.set_item("session", one(py, lanes.iter().map(|lane| lane.session).collect()))?;
@@ -156,7 +154,7 @@ impl PyStoreBatch {
 
     /// Exact counts of all pages shown since the batch was made.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let counts = self.0.counters();
+        let counts = self.here("counters")?.counters();
         let out = PyDict::new(py);
         for (name, value) in [
             ("pages", counts.pages),
@@ -176,17 +174,53 @@ impl PyStoreBatch {
     }
 
     /// The archetypes of the customers: hidden from learners.
-    fn reveal<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        let lanes = self.0.sessions().map(|(sessions, lane)| &sessions.lanes[lane]);
-        one(py, lanes.map(|lane| i64::from(lane.archetype)).collect())
+    fn reveal<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let batch = self.here("reveal")?;
+        let lanes = batch.sessions().map(|(sessions, lane)| &sessions.lanes[lane]);
+        Ok(one(py, lanes.map(|lane| i64::from(lane.archetype)).collect()))
     }
 
-    fn get_state<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.get_state())
+    fn get_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.here("get_state")?.get_state()))
     }
 
     fn set_state(&mut self, py: Python<'_>, state: &[u8]) -> PyResult<()> {
-        let batch = &mut self.0;
+        let batch = self.batch.get_mut("set_state").map_err(to_py)?;
         detached(py, || batch.set_state(state))
     }
+}
+
+impl PyStoreBatch {
+    fn here(&self, what: &str) -> PyResult<&StoreBatch> {
+        self.batch.get(what).map_err(to_py)
+    }
+}
+
+/// The shape of a step's actions.
+fn shape(batch: &StoreBatch) -> [usize; 2] {
+    [batch.num_envs(), ATTRIBUTES]
+}
+
+fn told<'py>(py: Python<'py>, batch: &StoreBatch, step: Step) -> PyResult<StepTuple<'py>> {
+    let width = batch.observation_width();
+    let infos = Infos::new(py, step.shown, &step.finished);
+    infos.put_rows(key!(py, "items"), step.items, PAGE)?;
+    infos.put(key!(py, "slot"), step.slots)?;
+    infos.put(key!(py, "outcome"), step.outcomes)?;
+    infos.put(key!(py, "units"), step.units)?;
+    infos.put(key!(py, "value"), step.values)?;
+    infos.put(key!(py, "R2P"), step.r2p)?;
+    infos.put(key!(py, "raw_reward"), step.raw_rewards)?;
+    infos.put(key!(py, "clipped"), step.clipped)?;
+    infos.put(key!(py, "page"), step.pages)?;
+    let infos = infos.finish()?;
+    Ok((
+        two(py, step.observations, width)?,
+        one(py, step.rewards),
+        one(py, step.terminated),
+        one(py, step.truncated),
+        infos,
+        one(py, step.finished),
+        two(py, step.final_observations, width)?,
+    ))
 }

@@ -104,6 +104,7 @@ class NativeEnv:
         batch, count = self._batch, self._rules.num_envs
         if not self._is_open():
             raise StateError("reset: expected an open environment, got one that was closed")
+        batch.check_here("reset")
         if seeds is None and mask is None and self._seeded.all():
             return self._dress(batch.reset(None, None))
         chosen = np.ones(count, np.bool_) if mask is None else mask

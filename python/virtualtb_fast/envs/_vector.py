@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 
 from virtualtb_fast.envs._native import RENDER_MODES, Closed, NativeEnv
 from virtualtb_fast.errors import InvalidArgumentError
+
+Step: TypeAlias = tuple[
+    NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
+]
+"""Observations (N, D), rewards (N,), terminated (N,), truncated (N,), infos; all of them fresh."""
 
 _PRINTED = 4
 """Render mode ``human`` prints so many environments, and the number of the others."""
@@ -37,6 +42,8 @@ class VectorBase(NativeEnv, VectorEnv[NDArray[Any], NDArray[np.float32], NDArray
     _title: ClassVar[str]
     _pages: dict[str, NDArray[Any]] | None = None
     """The pages shown last, for rendering."""
+    _sent: NDArray[np.float32] | None = None
+    """The actions of the step that is under way, for rendering."""
 
     def _shape(
         self,
@@ -91,33 +98,69 @@ class VectorBase(NativeEnv, VectorEnv[NDArray[Any], NDArray[np.float32], NDArray
             self.render()
         return observations, {}
 
-    def _tell(
-        self,
-        actions: NDArray[np.float32],
-        infos: dict[str, Any],
-        shown: NDArray[np.bool_],
-        over: NDArray[np.bool_],
-        finished: NDArray[np.int64],
-        finals: NDArray[np.float32],
-    ) -> None:
-        """Adds masks, and what SAME_STEP says of sessions that ended, to a step's infos."""
-        if self.render_mode is not None:
-            self._pages = {key: column.copy() for key, column in infos.items()}
-            self._pages |= {"action": actions.copy(), "over": over.copy()}
-        masks = {f"_{key}": shown.copy() for key in infos}
+    def send(self, actions: NDArray[np.float32]) -> None:
+        """Starts a step in the background, and returns at once; `recv` returns what it brings.
+
+        Meanwhile a policy can act for other environments: two vector environments of N / 2, the
+        second seeded s + N / 2, play what one of N seeded s plays, each half simulated while the
+        policy acts for the other::
+
+            one.send(policy(one.reset(seed=s)[0]))
+            observations, _ = two.reset(seed=s + one.num_envs)
+            while True:
+                two.send(policy(observations))
+                observations, rewards, terminated, truncated, infos = one.recv()
+                one.send(policy(observations))
+                observations, rewards, terminated, truncated, infos = two.recv()
+
+        While a step is under way, all but `recv`, `close` and ``num_threads`` is a `StateError`,
+        pickling and copying too. ``close`` drops the step. A process forked meanwhile has to make
+        its environments anew.
+
+        Args:
+            actions: As `step` takes them; they are copied.
+
+        Raises:
+            InvalidActionError: actions of another shape or dtype. Nothing is under way then.
+            StateError: a step is under way already, or the environment was closed.
+        """
+        actions = self._checked(actions)
+        self._batch.send(actions)
+        self._sent = actions.copy() if self.render_mode is not None else None
+
+    def recv(self) -> Step:
+        """Waits for the step that was sent, and returns what `step` would have, to the last bit.
+
+        Ctrl-C ends the waiting, not the step: `recv` can be called again.
+
+        Raises:
+            StateError: none was sent, or the environment was closed.
+            VirtualTBError: whatever else `step` raises for these actions; no step is under way
+                then, and the environments are as `step` leaves them.
+        """
+        step = self._batch.recv()
+        actions, self._sent = self._sent, None
+        return self._told(actions, step)
+
+    def _checked(self, actions: Any) -> NDArray[np.float32]:
+        """Actions as the native batch takes them; it refuses others."""
+        checked: NDArray[np.float32] = actions
+        return checked
+
+    def _told(self, actions: NDArray[np.float32] | None, step: tuple[Any, ...]) -> Step:
+        """What Gymnasium is told of a step of the native batch; ``actions`` are for rendering."""
+        observations, rewards, terminated, truncated, infos, finished, finals = step
+        if self.render_mode is not None and actions is not None:
+            columns = {key for key in infos if not key.startswith("_")} - {"final_info"}
+            self._pages = {key: infos[key].copy() for key in columns}
+            self._pages |= {"action": actions.copy(), "over": terminated | truncated}
         if finished.size:
             final_obs = np.empty(self.num_envs, object)
             final_obs[finished] = np.fromiter(self._dress(finals), object, len(finals))
-            final_info: dict[str, NDArray[Any]] = {}
-            ended = over.copy()
-            for key, column in infos.items():
-                # Zero where the mask is False, in both: as Gymnasium's own vector environments.
-                final_info[key] = column * (ended if column.ndim == 1 else ended[:, None])
-                final_info[f"_{key}"] = ended
-                column[finished] = 0
-            infos["final_obs"], infos["_final_obs"] = final_obs, ended
-            infos["final_info"], infos["_final_info"] = final_info, ended
-        infos |= masks
+            infos["final_obs"], infos["_final_obs"] = final_obs, infos["_final_info"]
+        if self.render_mode == "human":
+            self.render()
+        return self._dress(observations), rewards, terminated, truncated, infos
 
     def observe(self) -> NDArray[Any]:
         """The current observations (N, D), fresh; nothing moves."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from virtualtb_fast import _arguments, _core
 from virtualtb_fast.envs._native import AutoresetName, NativeEnv, pair
 from virtualtb_fast.envs._single import SingleEnv
-from virtualtb_fast.envs._vector import VectorBase, as_mode
+from virtualtb_fast.envs._vector import Step, VectorBase, as_mode
 from virtualtb_fast.envs.render import store_frame
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.store import Counters, GroundTruthStore
@@ -219,8 +219,8 @@ class GroundTruthStoreVector(StoreEnv, VectorBase):
     ``num_envs``. Environment i of a vector environment seeded s plays, bit for bit, what the single
     environment seeded s + i plays under the same actions, whatever the number of environments or
     threads. Actions must be a C-contiguous float32 array of shape (N, 27); one that is not finite
-    is an `InvalidActionError` that names the environment, and none moves. Autoreset modes, seeds
-    and masks are those of `VirtualTBV1Vector`; ``infos["items"]`` is (N, 10).
+    is an `InvalidActionError` that names the environment, and none moves. Autoreset modes, seeds,
+    masks, ``send`` and ``recv`` are those of `VirtualTBV1Vector`; ``infos["items"]`` is (N, 10).
 
     ## Arguments
     Those of `GroundTruthStoreEnv`, and ``num_envs`` (1 or more), ``num_threads`` (None for all
@@ -247,11 +247,7 @@ class GroundTruthStoreVector(StoreEnv, VectorBase):
         rules = StoreRules(num_envs, num_threads, mode.value, reward, anc)
         self._shape(mode, *self._open(store, render_mode, rules))
 
-    def step(
-        self, actions: NDArray[np.float32]
-    ) -> tuple[
-        NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
-    ]:
+    def step(self, actions: NDArray[np.float32]) -> Step:
         """Shows every customer one page.
 
         Args:
@@ -264,15 +260,10 @@ class GroundTruthStoreVector(StoreEnv, VectorBase):
         Raises:
             InvalidActionError: actions of another shape or dtype, or not finite.
             CustomerModelError: customers of one's own gave no answer; all need a reset with seeds.
-            StateError: an environment has no session in play, or it was closed.
+            StateError: an environment has no session in play, or it was closed, or a step was
+                sent and not received.
         """
-        step = self._batch.step(actions)
-        observations, rewards, terminated, truncated, infos, shown, finished, finals = step
-        over = terminated | truncated
-        self._tell(actions, infos, shown, over, finished, finals)
-        if self.render_mode == "human":
-            self.render()
-        return observations, rewards, terminated, truncated, infos
+        return self._told(actions, self._batch.step(actions))
 
     def _frame(
         self,

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from virtualtb_fast.envs._native import RewardName, Rules, SimulatorEnv, as_float32
-from virtualtb_fast.envs._vector import VectorBase, as_mode
+from virtualtb_fast.envs._vector import Step, VectorBase, as_mode
 from virtualtb_fast.envs.render import frame
 from virtualtb_fast.simulator import DEFAULT, Simulator, load_simulator
 
@@ -48,6 +48,10 @@ reward is 0 |
     been reset. In ``SameStep``, when any session ended, ``final_obs`` is an object array (N,) of
     observations (D,) or None, ``final_info`` a dictionary of arrays and masks, and ``_final_obs``
     and ``_final_info`` are their masks.
+
+    ## Asynchronous steps
+    ``send(actions)`` starts a step natively in the background, and ``recv()`` returns what ``step``
+    would have, so that a policy can act for one half of the customers while the other is simulated.
 
     ## Arguments
     Those of `VirtualTBV1`, and ``num_envs`` (1 or more), ``num_threads`` (None for all cores) and
@@ -95,11 +99,7 @@ reward is 0 |
         )
         self._shape(mode, *single_spaces)
 
-    def step(
-        self, actions: NDArray[np.float32]
-    ) -> tuple[
-        NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
-    ]:
+    def step(self, actions: NDArray[np.float32]) -> Step:
         """Shows every customer one page.
 
         Args:
@@ -111,20 +111,10 @@ reward is 0 |
 
         Raises:
             InvalidActionError: actions of another shape or dtype, or not finite.
-            StateError: an environment has no session in play, or it was closed.
+            StateError: an environment has no session in play, or it was closed, or a step was
+                sent and not received.
         """
-        step = self._batch.step(actions)
-        observations, rewards, terminated, truncated, infos, finished, finals = step
-        infos["page"] = observations[:, -1].astype(np.int64)
-        # A page was shown wherever one is counted, but for sessions that have just started.
-        shown = infos["page"] != 0
-        infos["page"][finished] = finals[:, -1]
-        self._tell(actions, infos, shown, terminated | truncated, finished, finals)
-        if self.page_base or self._rules.published_spaces:
-            observations = self._dress(observations)
-        if self.render_mode == "human":
-            self.render()
-        return observations, rewards, terminated, truncated, infos
+        return self._told(actions, self._batch.step(actions))
 
     def _frame(
         self,
@@ -169,14 +159,13 @@ class VirtualTBV0Vector(VirtualTBV1Vector):
             published_spaces=bool(published_spaces),
         )  # fmt: skip
 
-    def step(
-        self, actions: Any
-    ) -> tuple[
-        NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
-    ]:
+    def step(self, actions: Any) -> Step:
         """Shows every customer one page; see `VirtualTBV1Vector.step`.
 
         Args:
             actions: Any array-like of (N, A) finite numbers.
         """
-        return super().step(as_float32(actions))
+        return super().step(self._checked(actions))
+
+    def _checked(self, actions: Any) -> NDArray[np.float32]:
+        return as_float32(actions)
