@@ -8,7 +8,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
-	bench-simulators bench-reduced bench-kernels tables fuzz soak-kills wheel sdist refit clean
+	bench-async bench-simulators bench-reduced bench-kernels tables fuzz soak-kills wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -79,6 +79,9 @@ bench-catalog: $(VENV)/.test $(VENV)/.built ## Measure search against faiss, use
 
 bench-store: $(VENV)/.test $(VENV)/.built ## Measure the ground-truth store against NumPy
 	$(BIN)/python -m benches.store
+
+bench-async: $(VENV)/.test $(VENV)/.built ## Measure what send and recv gain beside a PyTorch policy
+	$(BIN)/python -m benches.asynchronous --json benches/results/async.json
 
 bench-simulators: $(VENV)/.test $(VENV)/.built ## Measure every kind of simulator against the published
 	$(BIN)/python -m benches.simulators

@@ -39,17 +39,23 @@ fn tuple(shape: &[usize]) -> String {
     format!("({}{comma})", sizes.join(", "))
 }
 
-/// A vector as a one-dimensional array, without a copy.
-pub fn one<T: Element>(py: Python<'_>, values: Vec<T>) -> Bound<'_, PyArray1<T>> {
+/// Bytes up to which a copy is cheaper than an object that keeps a vector alive.
+const SMALL: usize = 2048;
+
+/// A vector as a one-dimensional array, without a copy unless it is small.
+pub fn one<T: Element + Copy>(py: Python<'_>, values: Vec<T>) -> Bound<'_, PyArray1<T>> {
+    if size_of_val(&values[..]) <= SMALL {
+        return PyArray1::from_slice(py, &values);
+    }
     values.into_pyarray(py)
 }
 
-/// A vector as rows of `width`, without a copy.
-pub fn two<T: Element>(
+/// A vector as rows of `width`, without a copy unless it is small.
+pub fn two<T: Element + Copy>(
     py: Python<'_>,
     values: Vec<T>,
     width: usize,
 ) -> PyResult<Bound<'_, PyArray2<T>>> {
     let rows = values.len() / width.max(1);
-    values.into_pyarray(py).reshape([rows, width])
+    one(py, values).reshape([rows, width])
 }

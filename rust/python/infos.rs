@@ -1,10 +1,10 @@
 //! A step's infos, as Gymnasium's own vector environments give them.
 
-use numpy::{Element, IntoPyArray, PyArray1, PyArrayMethods};
+use numpy::{Element, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::arrays::one;
+use super::arrays::{one, two};
 
 /// A key and that of its mask.
 macro_rules! key {
@@ -64,8 +64,7 @@ impl<'a, 'py> Infos<'a, 'py> {
         values: Vec<T>,
         width: usize,
     ) -> PyResult<()> {
-        let shape = [self.shown.len(), width];
-        let rows = |values: Vec<T>| Ok(values.into_pyarray(self.py).reshape(shape)?.into_any());
+        let rows = |values| Ok(two(self.py, values, width)?.into_any());
         self.add(keys, values, rows, width)
     }
 
@@ -87,7 +86,7 @@ impl<'a, 'py> Infos<'a, 'py> {
             infos.set_item(mask_key, mask)?;
         }
         self.infos.set_item(key, array(values)?)?;
-        self.infos.set_item(mask_key, one(self.py, self.shown.clone()))
+        self.infos.set_item(mask_key, PyArray1::from_slice(self.py, &self.shown))
     }
 
     /// All of it.

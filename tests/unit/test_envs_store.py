@@ -98,6 +98,26 @@ def play_vector(
 
 
 @pytest.mark.parametrize("which", ["store", "remembering"])
+def test_a_mask_is_false_where_a_session_has_just_started(store: vtb.GroundTruthStore) -> None:
+    envs = vector(store, 40)
+    envs.reset(seed=SEED)
+    ended = 0
+    for _ in range(20):
+        _, _, terminated, truncated, infos = envs.step(np.zeros((40, 27), np.float32))
+        over = terminated | truncated
+        ended += over.sum()
+        for key in KEYS:
+            assert infos[f"_{key}"].tolist() == (~over).tolist()
+            assert not infos[key][over].any()
+            if over.any():
+                assert infos["final_info"][f"_{key}"].tolist() == over.tolist()
+                assert not infos["final_info"][key][~over].any()
+        if over.any():
+            assert (infos["final_info"]["page"][over] > 0).all()
+            assert (infos["final_info"]["items"][over].std(axis=1) > 0).all()
+    assert ended > 50
+
+
 @pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 def test_every_form_plays_the_same_sessions(
     which: str, mode: str, request: pytest.FixtureRequest
