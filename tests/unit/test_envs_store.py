@@ -97,7 +97,6 @@ def play_vector(
     return {env: [row for row in played if row[0] < sessions] for env, played in rows.items()}
 
 
-@pytest.mark.parametrize("which", ["store", "remembering"])
 def test_a_mask_is_false_where_a_session_has_just_started(store: vtb.GroundTruthStore) -> None:
     envs = vector(store, 40)
     envs.reset(seed=SEED)
@@ -118,6 +117,7 @@ def test_a_mask_is_false_where_a_session_has_just_started(store: vtb.GroundTruth
     assert ended > 50
 
 
+@pytest.mark.parametrize("which", ["store", "remembering"])
 @pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
 def test_every_form_plays_the_same_sessions(
     which: str, mode: str, request: pytest.FixtureRequest
