@@ -35,7 +35,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use bytemuck::AnyBitPattern;
 use memmap2::MmapMut;
@@ -56,6 +56,9 @@ pub use search::Own;
 
 #[cfg(target_endian = "big")]
 compile_error!("catalogues are read where they lie, and their numbers are little-endian");
+
+/// Ids that are looked up between two looks at whether they are still wanted.
+const PAUSE: usize = 1 << 14;
 
 /// A catalogue, open for reading by any number of threads.
 #[derive(Debug)]
@@ -190,7 +193,12 @@ impl Catalog {
     }
 
     /// The rows of some ids; the message about an unknown one calls them `what`.
-    pub fn find<'a>(&self, what: &str, ids: impl IntoIterator<Item = Id<'a>>) -> Result<Vec<u32>> {
+    pub fn find<'a>(
+        &self,
+        what: &str,
+        ids: impl IntoIterator<Item = Id<'a>>,
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<u32>> {
         self.mapped.check()?;
         let known = self.ids();
         let table = match known {
@@ -198,6 +206,9 @@ impl Catalog {
             _ => self.values(Kind::IdTable, 0),
         };
         let find = |(index, id): (usize, Id<'_>)| {
+            if index.is_multiple_of(PAUSE) {
+                interrupt()?;
+            }
             let row = known.find(id, table).filter(|row| u64::from(*row) < self.rows());
             row.ok_or_else(|| {
                 let mut got = format!("{id} at place {index}, which is unknown");
@@ -346,8 +357,14 @@ impl Catalog {
         Ok(Condition::Range { column, low: low as f32 + 0.0, high: high as f32 + 0.0 })
     }
 
-    fn cache(&self) -> MutexGuard<'_, filter::Cache> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    /// None while another thread has it, which in a forked child may be for ever: then selections
+    /// are made again.
+    fn cache(&self) -> Option<MutexGuard<'_, filter::Cache>> {
+        match self.cache.try_lock() {
+            Ok(cache) => Some(cache),
+            Err(TryLockError::Poisoned(cache)) => Some(cache.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn section(&self, kind: Kind, column: u32) -> (usize, &Section) {

@@ -1,13 +1,14 @@
 //! The only user of rayon: work split over a stated number of threads.
 //!
-//! Pools are kept by process and size. A forked child has none of its parent's threads, so it
-//! finds no pool under its own process number and builds one.
+//! Pools are kept by process and size. A forked child has none of its parent's threads, and what
+//! one of them had locked stays locked in the child for ever. So every process has a place of its
+//! own, which it takes without waiting for anybody, and nothing in another's place is touched.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,13 +31,49 @@ pub fn resolve(threads: Option<usize>) -> Result<usize> {
     }
 }
 
+/// Pools by size.
+type Pools = Mutex<BTreeMap<usize, Arc<ThreadPool>>>;
+
+/// What one process keeps.
+struct Place {
+    /// [`process`], once the place is taken.
+    owner: AtomicU64,
+    pools: Pools,
+}
+
+/// Processes that come of one another by forks, each of which has started threads.
+const PLACES: usize = 256;
+
+static TAKEN: [Place; PLACES] =
+    [const { Place { owner: AtomicU64::new(0), pools: Mutex::new(BTreeMap::new()) } }; PLACES];
+
+/// Forks between the process that loaded this and the one that runs.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// To be called in every forked child: a process number alone may come again.
+pub fn forked() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Tells this process from those that it was forked from.
+pub fn process() -> u64 {
+    u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(std::process::id())
+}
+
+fn pools() -> Result<&'static Pools> {
+    let this = process();
+    let mine = |place: &&Place| {
+        let taken = place.owner.compare_exchange(0, this, Ordering::AcqRel, Ordering::Acquire);
+        taken.is_ok() || taken == Err(this)
+    };
+    TAKEN.iter().find(mine).map(|place| &place.pools).ok_or_else(|| {
+        Error::State(format!("expected at most {PLACES} forks within forks, got one more"))
+    })
+}
+
 fn pool(threads: usize) -> Result<Arc<ThreadPool>> {
-    type Pools = HashMap<(u32, usize), Arc<ThreadPool>>;
-    static POOLS: Mutex<Option<Pools>> = Mutex::new(None);
-    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-    let pools = pools.get_or_insert_default();
-    let key = (std::process::id(), threads);
-    if let Some(pool) = pools.get(&key) {
+    let mut pools = pools()?.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = pools.get(&threads) {
         return Ok(Arc::clone(pool));
     }
     let built = rayon::ThreadPoolBuilder::new()
@@ -45,7 +82,7 @@ fn pool(threads: usize) -> Result<Arc<ThreadPool>> {
         .build()
         .map_err(|error| Error::State(format!("cannot start {threads} threads: {error}")))?;
     let built = Arc::new(built);
-    pools.insert(key, Arc::clone(&built));
+    pools.insert(threads, Arc::clone(&built));
     Ok(built)
 }
 
@@ -107,6 +144,15 @@ pub fn ordered<R: Send>(
     if threads <= 1 || count <= 1 {
         return serial(count, work, take, tick);
     }
+    // Whoever calls back may fork. The child has none of the threads that are waited for here.
+    let started = process();
+    let tick = &|| {
+        let outcome = tick();
+        if process() != started {
+            left_behind();
+        }
+        outcome
+    };
     let clock = Clock::new(tick);
     let stop = AtomicBool::new(false);
     let (send, receive) = channel();
@@ -159,6 +205,16 @@ pub fn ordered<R: Send>(
     })
 }
 
+/// Ends a forked child that comes back into the work of its parent: it can neither go on with it,
+/// without the threads, nor leave it, since they are at work on what the caller's stack holds.
+fn left_behind() -> ! {
+    eprintln!(
+        "virtualtb_fast: expected a process that was forked within a call to end there \
+         (os._exit), got one that returned to its parent's work; it is aborted"
+    );
+    std::process::abort()
+}
+
 /// [`ordered`] on the calling thread alone.
 pub fn serial<R>(
     count: u64,
@@ -209,8 +265,6 @@ impl<'a> Clock<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
-
     use super::*;
 
     #[test]

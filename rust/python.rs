@@ -49,9 +49,27 @@ fn cpu_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(info)
 }
 
+/// Tells the pools that this process is a forked child.
+#[pyfunction]
+fn _forked() {
+    crate::parallel::forked();
+}
+
+/// Does once, while nobody can fork, what a fork in the middle of would leave half done in the
+/// child for ever; and asks to be told of forks.
+fn prepare_for_forks(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Kernels::best().map_err(to_py)?;
+    let os = module.py().import("os")?;
+    let Ok(register) = os.getattr("register_at_fork") else { return Ok(()) };
+    let told = PyDict::new(module.py());
+    told.set_item("after_in_child", wrap_pyfunction!(_forked, module)?)?;
+    register.call((), Some(&told)).map(drop)
+}
+
 /// The native module.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    prepare_for_forks(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("STREAM_VERSION", crate::rng::STREAM_VERSION)?;
     module.add("DEBUG_BUILD", cfg!(debug_assertions))?;

@@ -215,7 +215,12 @@ impl Simulator {
 
     /// Outputs of one network (`action` and what else there is) for rows of dense inputs, as files
     /// lay them out: for tests and for looking inside, not for the hot path.
-    pub fn forward(&self, model: &str, x: &[f32]) -> Result<Vec<f32>> {
+    pub fn forward(
+        &self,
+        model: &str,
+        x: &[f32],
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<f32>> {
         let networks = self.config.networks(&self.schema);
         let Some((_, shape)) = networks.iter().find(|(name, _)| *name == model) else {
             let names: Vec<_> = networks.iter().map(|(name, _)| name.as_str()).collect();
@@ -233,6 +238,7 @@ impl Simulator {
         let kernels = Kernels::best()?;
         let mut out = Vec::with_capacity(x.len() / inputs * outputs);
         for tile in x.chunks(TILE * inputs) {
+            interrupt()?;
             let rows = tile.len() / inputs;
             let rows = network.forward(kernels, rows, tile, inputs, &mut scratch);
             let stride = network.output_stride();

@@ -65,6 +65,9 @@ pub const ACTION_RANGE: [f32; 2] = [-1.0, 1.0];
 /// on and five to report on; this is the first number above 1 under which all ten are fair.
 pub const WORLD_VERSION: u32 = 2;
 
+/// Rows of a long answer between two looks at whether it is still wanted.
+const PAUSE: usize = 1024;
+
 /// What a stream of construction draws is for: the page of its counters.
 #[derive(Clone, Copy, Debug)]
 enum Part {
@@ -145,11 +148,20 @@ impl Store {
     /// [`Error::Argument`] for a configuration that makes no store, [`Error::World`] for a seed
     /// whose world is not fair: too easy, too hard, or without structure.
     pub fn new(config: Config, threads: Option<usize>) -> Result<Self> {
+        Self::watched(config, threads, &|| Ok(()))
+    }
+
+    /// [`Store::new`]; an error of `interrupt`, which is asked now and then, ends it.
+    pub fn watched(
+        config: Config,
+        threads: Option<usize>,
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<Self> {
         config.check()?;
         let threads = parallel::resolve(threads)?;
         let categories = if config.long_tail { Categories::LongTail } else { Categories::Even };
         let Config { seed, items, candidates, day, .. } = config;
-        let catalogue = Catalogue::new(seed, items, categories, candidates, threads)?;
+        let catalogue = Catalogue::new(seed, items, categories, candidates, threads, interrupt)?;
         let shelves: Arc<[Shelf]> =
             catalogue.candidates.iter().map(|r| shelf(&catalogue, r)).collect();
         let kernels = Kernels::best()?;
@@ -160,7 +172,7 @@ impl Store {
             Some(strength) => (strength, None),
             None => {
                 let world = World::new(&config, kernels, &shelves, &taste, &customers);
-                let (strength, calibration) = world.calibrate()?;
+                let (strength, calibration) = world.calibrate(interrupt)?;
                 (strength, Some(calibration))
             }
         };
@@ -209,6 +221,43 @@ impl Store {
         self.catalogue.item(row)
     }
 
+    /// The items of the rows from `first` to `end`, which is at most their number.
+    ///
+    /// # Errors
+    /// More than memory holds; `interrupt`'s own.
+    pub fn items(
+        &self,
+        first: u64,
+        end: u64,
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<Item>> {
+        let (count, mut items) = (end.saturating_sub(first), Vec::new());
+        if usize::try_from(count).is_ok_and(|count| items.try_reserve_exact(count).is_err()) {
+            return Err(Error::argument("count", "as many items as memory holds", count));
+        }
+        for row in first..end {
+            if row.is_multiple_of(PAUSE as u64) {
+                interrupt()?;
+            }
+            items.push(self.item(row as u32));
+        }
+        Ok(items)
+    }
+
+    /// `ln p(x)` of customers by their codes, which must be within their fields.
+    pub fn ln_densities(
+        &self,
+        codes: &[[u8; FIELDS.len()]],
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<f64>> {
+        let mut densities = Vec::with_capacity(codes.len());
+        for rows in codes.chunks(PAUSE) {
+            interrupt()?;
+            densities.extend(rows.iter().map(|row| self.customers.ln_density(row)));
+        }
+        Ok(densities)
+    }
+
     /// Covariance of the attributes within categories, row by row.
     pub fn covariance(&self) -> &[f64] {
         &self.catalogue.covariance
@@ -222,7 +271,12 @@ impl Store {
 
     /// Rows of the pages that actions (27 values each) show to customers with these queries. As in
     /// the page loop, actions are clipped into the box.
-    pub fn pages(&self, actions: &[f32], queries: &[u8]) -> Result<Vec<u32>> {
+    pub fn pages(
+        &self,
+        actions: &[f32],
+        queries: &[u8],
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<u32>> {
         if let Some(query) = queries.iter().find(|query| usize::from(**query) >= QUERIES) {
             return Err(Error::argument("queries", format!("0 to {}", QUERIES - 1), query));
         }
@@ -232,7 +286,10 @@ impl Store {
         }
         let (mut rows, mut scores) = (Vec::with_capacity(queries.len() * PAGE), Vec::new());
         let mut page = [0; PAGE];
-        for (action, query) in actions.chunks(ATTRIBUTES).zip(queries) {
+        for (row, (action, query)) in actions.chunks(ATTRIBUTES).zip(queries).enumerate() {
+            if row.is_multiple_of(PAUSE) {
+                interrupt()?;
+            }
             let weights: [f32; ATTRIBUTES] =
                 std::array::from_fn(|d| self.production[d] + clipped(action[d]));
             let shelf = &self.shelves[usize::from(*query)];

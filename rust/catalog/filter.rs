@@ -118,13 +118,13 @@ impl Catalog {
     pub fn select(&self, conditions: &[Condition]) -> Result<Arc<Selection>> {
         self.mapped.check()?;
         let kept = !conditions.iter().any(|condition| matches!(condition, Condition::Rows(_)));
-        if kept && let Some(known) = self.cache().get(conditions) {
+        if kept && let Some(known) = self.cache().and_then(|mut cache| cache.get(conditions)) {
             return Ok(known);
         }
         let selection = Arc::new(self.combine(&conditions.iter().collect::<Vec<_>>())?);
         self.mapped.check_kept()?;
-        if kept {
-            self.cache().put(conditions.to_vec(), Arc::clone(&selection));
+        if kept && let Some(mut cache) = self.cache() {
+            cache.put(conditions.to_vec(), Arc::clone(&selection));
         }
         Ok(selection)
     }

@@ -85,7 +85,8 @@ mod handler {
     use std::mem::MaybeUninit;
     use std::ptr::{null, null_mut};
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Mutex, OnceLock, PoisonError};
+    use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+    use std::time::Duration;
 
     use libc::{c_int, c_void, sigaction, siginfo_t};
 
@@ -112,9 +113,23 @@ mod handler {
         entry as usize
     }
 
+    static INSTALLING: Mutex<()> = Mutex::new(());
+
+    /// The right to enter a handler. None if its owner does not give it up in some milliseconds:
+    /// that was a thread of the process that this one was forked from, which is no more.
+    fn installing() -> Option<MutexGuard<'static, ()>> {
+        for _ in 0..PATIENCE {
+            match INSTALLING.try_lock() {
+                Ok(one) => return Some(one),
+                Err(TryLockError::Poisoned(one)) => return Some(one.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(10)),
+            }
+        }
+        None
+    }
+
     /// Puts the handler in place, unless it is.
     pub fn ensure() -> Result<()> {
-        static INSTALLING: Mutex<()> = Mutex::new(());
         // SAFETY: a zeroed `sigaction` is a valid one (default action, empty mask). The old one is
         // kept before the new one can run; the handler is async-signal-safe (see its own comment)
         // and takes the three arguments that SA_SIGINFO promises.
@@ -125,8 +140,11 @@ mod handler {
             } else if before.sa_sigaction == entry() {
                 return Ok(());
             } else {
-                let _one = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
-                remember(before);
+                // One at a time, so that none is entered twice.
+                let one = installing();
+                if one.is_some() {
+                    remember(before);
+                }
                 let mut ours: sigaction = MaybeUninit::zeroed().assume_init();
                 ours.sa_sigaction = entry();
                 // On the alternative stack where a thread has one; other signals may come.

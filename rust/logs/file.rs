@@ -23,6 +23,7 @@ use super::parquet::{Encoder, Layout, MAGIC, RowGroup, Written, checksum};
 use super::syncer::{Syncer, Unsynced};
 use super::{BLOCK, Log, Metadata, Shape};
 use crate::error::{Error, Result};
+use crate::parallel;
 use crate::tensor_file::{hexadecimal, partial};
 
 /// What a file is opened for.
@@ -55,6 +56,9 @@ pub struct FileWriter {
     groups: Vec<(RowGroupMetaData, u64)>,
     /// Whether a sync has failed, so that the file is not fit to be read.
     unsynced: bool,
+    /// The process that writes. One that was forked from it has the same file, but not the thread
+    /// that syncs, and would write into what the other one writes.
+    process: u64,
 }
 
 impl FileWriter {
@@ -155,7 +159,21 @@ impl FileWriter {
             layout,
             groups,
             unsynced: false,
+            process: parallel::process(),
         })
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.process != parallel::process()
+    }
+
+    fn check_process(&self) -> Result<()> {
+        if self.is_foreign() {
+            let expected = "expected the process that started the rollout to go on with it";
+            let path = self.path.display();
+            return Err(Error::State(format!("{path}: {expected}, got one forked from it")));
+        }
+        Ok(())
     }
 
     /// What encodes this file's row groups.
@@ -175,6 +193,7 @@ impl FileWriter {
 
     /// Appends a row group. Whoever resumes the file gets the note back.
     pub fn append(&mut self, group: RowGroup, note: Value) -> Result<()> {
+        self.check_process()?;
         let start = self.end();
         let write = || {
             (&self.file).seek(SeekFrom::Start(start))?;
@@ -204,6 +223,7 @@ impl FileWriter {
     }
 
     fn complete(&mut self, metadata: Metadata, tick: &dyn Fn() -> Result<()>) -> Result<()> {
+        self.check_process()?;
         self.close(metadata, true)?;
         self.syncer.finish(tick)?.map_err(|error| self.cut_back(error))?;
         refuse_existing(&self.path, self.overwrite, NEW)?;
@@ -215,6 +235,11 @@ impl FileWriter {
     /// Leaves `FILE.partial`, marked as incomplete, and readable if that is possible. If it is
     /// not, and nobody can go on with it either, no file is left. The disk is not waited for.
     pub fn abandon(mut self, metadata: Metadata) {
+        if self.is_foreign() {
+            // The other process writes on. Not even dropping is safe: the thread that syncs may
+            // have had a lock when this process was forked.
+            return std::mem::forget(self);
+        }
         let readable = !self.unsynced && self.close(metadata, false).is_ok();
         // The failure that led here is what the caller needs to hear.
         if !readable && self.journaled {

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
-use super::errors::{awaited, detached, to_py};
+use super::errors::{awaited, detached, exclusive, shared, to_py};
 use super::infos::{Infos, key};
 use super::simulator::PySimulator;
 use super::{refused_action, refused_argument, word};
@@ -108,28 +108,31 @@ impl PySessionBatch {
     }
 
     #[getter]
-    fn num_threads(&self) -> usize {
-        self.num_threads
+    fn num_threads(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        Ok(shared(slf)?.num_threads)
     }
 
     #[getter]
-    fn bytes_per_session(&self) -> PyResult<usize> {
-        Ok(self.here("bytes_per_session")?.bytes_per_session())
+    fn bytes_per_session(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        let this = &*shared(slf)?;
+        Ok(this.here("bytes_per_session")?.bytes_per_session())
     }
 
     /// Refuses the call `what` while a step is under way.
-    fn check_here(&self, what: &str) -> PyResult<()> {
-        self.here(what).map(drop)
+    fn check_here(slf: &Bound<'_, Self>, what: &str) -> PyResult<()> {
+        let this = &*shared(slf)?;
+        this.here(what).map(drop)
     }
 
     #[pyo3(signature = (seeds, mask))]
     fn reset<'py>(
-        &mut self,
+        slf: &Bound<'py, Self>,
         py: Python<'py>,
         seeds: Option<&Bound<'py, PyAny>>,
         mask: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Observations<'py>> {
-        let batch = self.batch.get_mut("reset").map_err(to_py)?;
+        let this = &mut *exclusive(slf)?;
+        let batch = this.batch.get_mut("reset").map_err(to_py)?;
         let resets = Resets::new(seeds, mask, batch.num_envs())?;
         let (seeds, mask) = (resets.seeds()?, resets.mask()?);
         let width = batch.observation_width();
@@ -141,11 +144,12 @@ impl PySessionBatch {
     }
 
     fn step<'py>(
-        &mut self,
+        slf: &Bound<'py, Self>,
         py: Python<'py>,
         actions: &Bound<'py, PyAny>,
     ) -> PyResult<StepTuple<'py>> {
-        let batch = self.batch.get_mut("step").map_err(to_py)?;
+        let this = &mut *exclusive(slf)?;
+        let batch = this.batch.get_mut("step").map_err(to_py)?;
         let actions = exact::<f32>(actions, "actions", &shape(batch), refused_action)?;
         let actions = actions.as_slice()?;
         let step = detached(py, || batch.step(actions))?;
@@ -153,27 +157,30 @@ impl PySessionBatch {
     }
 
     /// Starts a step in the background.
-    fn send(&mut self, py: Python<'_>, actions: &Bound<'_, PyAny>) -> PyResult<()> {
-        let batch = self.batch.get("send").map_err(to_py)?;
+    fn send(slf: &Bound<'_, Self>, py: Python<'_>, actions: &Bound<'_, PyAny>) -> PyResult<()> {
+        let this = &mut *exclusive(slf)?;
+        let batch = this.batch.get("send").map_err(to_py)?;
         let actions = exact::<f32>(actions, "actions", &shape(batch), refused_action)?;
         // The caller may write into the array while the step goes on.
         let actions = actions.as_slice()?.to_vec();
-        detached(py, || self.batch.send(move |batch| batch.step(&actions)))
+        detached(py, || this.batch.send(move |batch| batch.step(&actions)))
     }
 
     /// What `step` would have returned for the actions that were sent.
-    fn recv<'py>(&mut self, py: Python<'py>) -> PyResult<StepTuple<'py>> {
-        let step = awaited(py, &mut self.batch)?;
-        told(py, self.here("recv")?, step)
+    fn recv<'py>(slf: &Bound<'py, Self>, py: Python<'py>) -> PyResult<StepTuple<'py>> {
+        let this = &mut *exclusive(slf)?;
+        let step = awaited(py, &mut this.batch)?;
+        told(py, this.here("recv")?, step)
     }
 
     /// A step of a batch of one that does not reset by itself, with scalars where it can.
     fn step_one<'py>(
-        &mut self,
+        slf: &Bound<'py, Self>,
         py: Python<'py>,
         action: &Bound<'py, PyAny>,
     ) -> PyResult<OneTuple<'py>> {
-        let batch = self.batch.get_mut("step").map_err(to_py)?;
+        let this = &mut *exclusive(slf)?;
+        let batch = this.batch.get_mut("step").map_err(to_py)?;
         let shape = [batch.simulator().schema.action];
         let action = exact::<f32>(action, "action", &shape, refused_action)?;
         let action = action.as_slice()?;
@@ -195,13 +202,15 @@ impl PySessionBatch {
         Ok((one(py, step.observations), step.rewards[0], terminated, truncated, info))
     }
 
-    fn observe<'py>(&self, py: Python<'py>) -> PyResult<Observations<'py>> {
-        let batch = self.here("observe")?;
+    fn observe<'py>(slf: &Bound<'py, Self>, py: Python<'py>) -> PyResult<Observations<'py>> {
+        let this = &*shared(slf)?;
+        let batch = this.here("observe")?;
         two(py, batch.observations(), batch.observation_width())
     }
 
-    fn sessions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let batch = self.here("sessions")?;
+    fn sessions<'py>(slf: &Bound<'py, Self>, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let this = &*shared(slf)?;
+        let batch = this.here("sessions")?;
         let lanes: Vec<_> = batch.sessions().map(|(sessions, lane)| sessions.lanes[lane]).collect();
         let info = PyDict::new(py);
         info.set_item("seed", one(py, lanes.iter().map(|lane| lane.seed).collect()))?;
@@ -213,12 +222,14 @@ impl PySessionBatch {
         Ok(info)
     }
 
-    fn get_state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.here("get_state")?.get_state()))
+    fn get_state<'py>(slf: &Bound<'py, Self>, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let this = &*shared(slf)?;
+        Ok(PyBytes::new(py, &this.here("get_state")?.get_state()))
     }
 
-    fn set_state(&mut self, py: Python<'_>, state: &[u8]) -> PyResult<()> {
-        let batch = self.batch.get_mut("set_state").map_err(to_py)?;
+    fn set_state(slf: &Bound<'_, Self>, py: Python<'_>, state: &[u8]) -> PyResult<()> {
+        let this = &mut *exclusive(slf)?;
+        let batch = this.batch.get_mut("set_state").map_err(to_py)?;
         detached(py, || batch.set_state(state))
     }
 }

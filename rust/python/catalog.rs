@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCapsule, PyDict, PyList, PyString};
 
 use super::arrays::{exact, one, two};
-use super::errors::{Told, detached, exception, to_py};
+use super::errors::{Told, detached, exception, interruptible, to_py};
 use crate::catalog::build::{Options, Watch};
 use crate::catalog::format::{ColumnKind, IdKind};
 use crate::catalog::ids::{Id, Ids};
@@ -59,6 +59,18 @@ fn value<'py>(py: Python<'py>, value: Value<'_>) -> PyResult<Bound<'py, PyAny>> 
     })
 }
 
+/// Rows of a long answer between two looks at whether Ctrl-C was pressed.
+pub const PAUSE: usize = 1 << 14;
+
+/// Calls `work` on every row, with the interpreter; Ctrl-C ends it.
+fn each(py: Python<'_>, rows: &[u32], mut work: impl FnMut(&u32) -> PyResult<()>) -> PyResult<()> {
+    for rows in rows.chunks(PAUSE) {
+        py.check_signals()?;
+        rows.iter().try_for_each(&mut work)?;
+    }
+    Ok(())
+}
+
 impl PyCatalog {
     /// What rows are called: integers as an array, texts as a list; none as -1 or "".
     fn named<'py>(&self, py: Python<'py>, rows: &[u32]) -> PyResult<Bound<'py, PyAny>> {
@@ -75,21 +87,24 @@ impl PyCatalog {
         };
         let named = match (self.0.header().ids, ids) {
             (_, Ids::Texts { .. }) => {
+                let texts = PyList::empty(py);
                 let text = |row: &u32| match ids.get(*row) {
                     _ if *row == NO_ROW => Ok(""),
                     Some(Id::Text(text)) => std::str::from_utf8(text).map_err(|_| damaged()),
                     _ => Err(damaged()),
                 };
-                let texts = rows.iter().map(text).collect::<PyResult<Vec<_>>>()?;
-                PyList::new(py, texts)?.into_any()
+                each(py, rows, |row| texts.append(text(row)?))?;
+                texts.into_any()
             }
             (IdKind::LargeIntegers, _) => {
-                let numbers = rows.iter().map(number).collect::<PyResult<Vec<_>>>()?;
+                let mut numbers = Vec::with_capacity(rows.len());
+                each(py, rows, |row| number(row).map(|id| numbers.push(id)))?;
                 one(py, numbers).into_any()
             }
             _ => {
-                let numbers = rows.iter().map(|row| number(row).map(|id| id as i64));
-                one(py, numbers.collect::<PyResult<Vec<_>>>()?).into_any()
+                let mut numbers = Vec::with_capacity(rows.len());
+                each(py, rows, |row| number(row).map(|id| numbers.push(id as i64)))?;
+                one(py, numbers).into_any()
             }
         };
         // The file may have been cut while its ids were read.
@@ -284,11 +299,12 @@ impl PyCatalog {
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let rows = if ids.is_instance_of::<PyList>() {
             let ids: Vec<String> = ids.extract()?;
-            detached(py, || self.0.find(what, ids.iter().map(|id| Id::Text(id.as_bytes()))))?
+            let ids = ids.iter().map(|id| Id::Text(id.as_bytes()));
+            interruptible(py, |interrupt| self.0.find(what, ids, interrupt))?
         } else {
             let ids = vector::<u64>(ids, what)?;
-            let ids = ids.as_slice()?;
-            detached(py, || self.0.find(what, ids.iter().map(|id| Id::Integer(*id))))?
+            let ids = ids.as_slice()?.iter().map(|id| Id::Integer(*id));
+            interruptible(py, |interrupt| self.0.find(what, ids, interrupt))?
         };
         Ok(one(py, rows))
     }
@@ -308,9 +324,15 @@ impl PyCatalog {
         let rows = vector::<u32>(rows, "rows")?;
         let rows = rows.as_slice()?;
         self.0.check_rows(rows).map_err(to_py)?;
-        let values = detached(py, || {
-            let mut values = Vec::with_capacity(rows.len() * self.0.dimensions());
-            self.0.attributes(rows, &mut values)?;
+        let values = interruptible(py, |interrupt| {
+            let (mut values, size) = (Vec::new(), rows.len().saturating_mul(self.0.dimensions()));
+            let room = values.try_reserve_exact(size);
+            let expected = "as many as memory holds the attributes of";
+            room.map_err(|_| Error::argument("rows", expected, rows.len()))?;
+            for rows in rows.chunks(PAUSE) {
+                interrupt()?;
+                self.0.attributes(rows, &mut values)?;
+            }
             Ok(values)
         })?;
         Ok(two(py, values, self.0.dimensions())?.into_any())
@@ -333,15 +355,10 @@ impl PyCatalog {
         let column = self.0.column(name, false).map_err(to_py)?;
         let codes = detached(py, || self.0.categories(column, rows))?;
         let all = PyList::empty(py);
-        for code in codes {
-            match code {
-                u32::MAX => all.append(py.None())?,
-                code => {
-                    let category = self.0.category(column, code).map_err(to_py)?;
-                    all.append(value(py, category)?)?;
-                }
-            }
-        }
+        each(py, &codes, |code| match *code {
+            u32::MAX => all.append(py.None()),
+            code => all.append(value(py, self.0.category(column, code).map_err(to_py)?)?),
+        })?;
         self.0.check().map_err(to_py)?;
         Ok(all.into_any())
     }

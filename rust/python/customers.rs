@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::arrays::{exact, two};
-use super::errors::{Told, detached, to_py};
+use super::errors::{interruptible, to_py};
 use super::refused_argument;
 use super::simulator::{PySimulator, parse, read_tensors};
 use crate::simulator::{Customers, Questions};
@@ -49,11 +49,10 @@ pub fn sample<'py>(
     count: u64,
     num_threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray2<u8>>> {
-    let told = Told::new(None);
-    let sampled = detached(py, || {
-        told.watch(|interrupt, _| customers.sample(seed, first, count, num_threads, interrupt))
-    });
-    two(py, told.finish(sampled)?, customers.fields())
+    let sampled = interruptible(py, |interrupt| {
+        customers.sample(seed, first, count, num_threads, interrupt)
+    })?;
+    two(py, sampled, customers.fields())
 }
 
 /// The probabilities of the answers to some pages.
@@ -79,10 +78,8 @@ pub fn respond<'py>(
         pages: pages.as_slice()?,
         actions: actions.as_slice()?,
     };
-    let told = Told::new(None);
-    let answered = detached(py, || {
-        told.watch(|interrupt, _| simulator.respond(questions, num_threads, interrupt))
-    });
+    let answered =
+        interruptible(py, |interrupt| simulator.respond(questions, num_threads, interrupt))?;
     let width = simulator.response.heads().iter().map(|head| head.size).sum();
-    two(py, told.finish(answered)?, width)
+    two(py, answered, width)
 }

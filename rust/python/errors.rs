@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pyo3::PyClass;
 use pyo3::exceptions::{PyException, PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::False;
 
 use crate::background::Lent;
 use crate::error::{Error, KEPT, Result};
@@ -77,6 +79,27 @@ fn customer_model(message: String, source: Option<Box<dyn StdError + Send + Sync
     })
 }
 
+fn in_use() -> PyErr {
+    let got = "one that another call is at work in, on another thread or around this one, or that \
+               was when this process was forked (make it again then)";
+    exception(
+        "StateError",
+        (format!("expected an environment used by one thread at a time, got {got}"),),
+    )
+}
+
+/// An object, for a call that changes it: refused while another call has it.
+pub fn exclusive<'py, T: PyClass<Frozen = False>>(
+    object: &Bound<'py, T>,
+) -> PyResult<PyRefMut<'py, T>> {
+    object.try_borrow_mut().map_err(|_| in_use())
+}
+
+/// An object, for a call that only reads it: refused while another call changes it.
+pub fn shared<'py, T: PyClass>(object: &Bound<'py, T>) -> PyResult<PyRef<'py, T>> {
+    object.try_borrow().map_err(|_| in_use())
+}
+
 /// Runs `work` without holding the interpreter; a panic becomes an ordinary exception.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     py.detach(|| catch_unwind(AssertUnwindSafe(work))).map_or_else(
@@ -109,6 +132,16 @@ pub fn awaited<T: Send + 'static, R: Send + 'static>(
             None => py.check_signals()?,
         }
     }
+}
+
+/// [`detached`] for work that asks now and then whether Ctrl-C was pressed.
+pub fn interruptible<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&dyn Fn() -> Result<()>) -> Result<T> + Send,
+) -> PyResult<T> {
+    let told = Told::new(None);
+    let outcome = detached(py, || told.watch(|interrupt, _| work(interrupt)));
+    told.finish(outcome)
 }
 
 /// The first exception that Python code raised during a long call: it ends the work, and is what

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde::de::DeserializeOwned;
 
-use super::errors::{detached, exception, to_py};
+use super::errors::{detached, exception, interruptible, to_py};
 use super::{arrays, customers};
 use crate::error::Error;
 use crate::simulator::{Data, Simulator, Tensor, Tensors};
@@ -117,13 +117,14 @@ impl PySimulator {
         };
         let refuse = |message| exception("InvalidArgumentError", (message,));
         let array = arrays::exact::<f32>(x, "x", &shape, refuse)?;
-        let out = self.0.forward(model, array.as_slice()?).map_err(to_py)?;
+        let values = array.as_slice()?;
+        let out = interruptible(py, |interrupt| self.0.forward(model, values, interrupt))?;
         let width = out.len() / shape[0].max(1);
         arrays::two(py, out, width)
     }
 
     fn reduced(&self, py: Python<'_>) -> PyResult<Self> {
-        detached(py, || self.0.reduced()).map(Self)
+        interruptible(py, |interrupt| self.0.reduced(interrupt)).map(Self)
     }
 
     fn customers<'py>(

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
-use super::errors::{detached, exception, to_py};
+use super::errors::{detached, exception, interruptible, to_py};
 use super::simulator::json;
 use super::{refused_action, refused_argument, word};
 use crate::error::{Error, Result};
@@ -136,7 +136,8 @@ impl PyStore {
             observe_feedback,
             strength: strength.map(|(tau, b0)| Strength { tau, b0 }),
         };
-        detached(py, || Store::new(config, num_threads)).map(|store| Self(Arc::new(store)))
+        interruptible(py, |interrupt| Store::watched(config, num_threads, interrupt))
+            .map(|store| Self(Arc::new(store)))
     }
 
     /// The store again, from [`Self::to_bytes`]: nothing has to be calibrated.
@@ -144,7 +145,8 @@ impl PyStore {
     fn from_bytes(py: Python<'_>, data: &[u8], num_threads: Option<usize>) -> PyResult<Self> {
         let fail = |error: serde_json::Error| Error::format("store", error.to_string());
         let config: Config = serde_json::from_slice(data).map_err(|e| to_py(fail(e)))?;
-        detached(py, || Store::new(config, num_threads)).map(|store| Self(Arc::new(store)))
+        interruptible(py, |interrupt| Store::watched(config, num_threads, interrupt))
+            .map(|store| Self(Arc::new(store)))
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -230,9 +232,7 @@ impl PyStore {
             return Err(to_py(Error::argument("first + count", expected, end)));
         }
         let store = &self.0;
-        let made = detached(py, || {
-            Ok((first..end).map(|row| store.item(row as u32)).collect::<Vec<_>>())
-        })?;
+        let made = interruptible(py, |interrupt| store.items(first, end, interrupt))?;
         let attributes = made.iter().flat_map(|item| item.attributes).collect();
         Ok((
             two(py, attributes, ATTRIBUTES)?,
@@ -254,7 +254,7 @@ impl PyStore {
         let (actions, queries) = (actions.as_slice()?, queries.as_slice()?);
         check_values("actions", actions)?;
         let store = &self.0;
-        let items = detached(py, || store.pages(actions, queries))?;
+        let items = interruptible(py, |interrupt| store.pages(actions, queries, interrupt))?;
         two(py, items.into_iter().map(i64::from).collect(), PAGE)
     }
 
@@ -332,30 +332,21 @@ impl PyStore {
         codes: PyReadonlyArray2<'py, u8>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let shape = codes.shape();
-        let good =
-            shape[1] == FIELDS.len()
-                && codes.as_array().rows().into_iter().all(|row| {
-                    row.iter().zip(FIELDS).all(|(code, size)| usize::from(*code) < size)
-                });
-        if !good {
-            let expected = format!("(n, {}) codes below {FIELDS:?}", FIELDS.len());
-            let wrong = codes.as_array().rows().into_iter().position(|row| {
-                row.len() != FIELDS.len()
-                    || row.iter().zip(FIELDS).any(|(code, size)| usize::from(*code) >= size)
-            });
-            let got = match wrong {
-                Some(row) if shape[1] == FIELDS.len() => {
-                    format!("{:?} in row {row}", codes.as_array().row(row).to_vec())
-                }
-                _ => format!("shape {shape:?}"),
-            };
-            return Err(to_py(Error::argument("codes", expected, got)));
+        let expected = || format!("(n, {}) codes below {FIELDS:?}", FIELDS.len());
+        let refuse = |got| to_py(Error::argument("codes", expected(), got));
+        if shape[1] != FIELDS.len() {
+            return Err(refuse(format!("shape {shape:?}")));
         }
-        let rows: Vec<Vec<u8>> =
-            codes.as_array().rows().into_iter().map(|row| row.to_vec()).collect();
-        let customers = &self.0.customers;
-        let densities =
-            detached(py, || Ok(rows.iter().map(|row| customers.ln_density(row)).collect()))?;
+        let mut rows = Vec::with_capacity(shape[0]);
+        for (number, row) in codes.as_array().rows().into_iter().enumerate() {
+            let row: [u8; FIELDS.len()] = std::array::from_fn(|field| row[field]);
+            if row.iter().zip(FIELDS).any(|(code, size)| usize::from(*code) >= size) {
+                return Err(refuse(format!("{row:?} in row {number}")));
+            }
+            rows.push(row);
+        }
+        let store = &self.0;
+        let densities = interruptible(py, |interrupt| store.ln_densities(&rows, interrupt))?;
         Ok(one(py, densities))
     }
 }

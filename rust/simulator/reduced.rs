@@ -30,8 +30,8 @@ impl Simulator {
     /// This simulator with layers of eight bits: other answers, but seldom; the same file.
     ///
     /// # Errors
-    /// There is no layer between hidden units.
-    pub fn reduced(&self) -> Result<Arc<Self>> {
+    /// There is no layer between hidden units; `interrupt`'s own.
+    pub fn reduced(&self, interrupt: &dyn Fn() -> Result<()>) -> Result<Arc<Self>> {
         let mut reduced = Self::build(
             self.name.clone(),
             self.schema.clone(),
@@ -39,7 +39,7 @@ impl Simulator {
             self.provenance.clone(),
             self.tensors.clone(),
         )?;
-        let codes = reduced.customers.sample(SEED, 0, PAGES as u64, Some(1), &|| Ok(()))?;
+        let codes = reduced.customers.sample(SEED, 0, PAGES as u64, Some(1), interrupt)?;
         let fields = reduced.customers.fields();
         let kernels = Kernels::best()?;
         let mut workspace = Workspace::default();
@@ -50,10 +50,11 @@ impl Simulator {
             longest: reduced.leave.most_pages().clamp(1, LONGEST) as u32,
             range: self.schema.action_range,
             kernels,
+            interrupt,
         };
-        let mut layers = pages.reduce_response(&mut reduced.response, &mut workspace);
+        let mut layers = pages.reduce_response(&mut reduced.response, &mut workspace)?;
         if let Leave::Once(limits) = &mut reduced.leave {
-            layers += pages.reduce_limits(limits, self.config.slope, &mut workspace);
+            layers += pages.reduce_limits(limits, self.config.slope, &mut workspace)?;
         }
         if layers == 0 {
             return Err(Error::argument(
@@ -75,6 +76,8 @@ struct Pages<'a> {
     longest: u32,
     range: [f32; 2],
     kernels: Kernels,
+    /// Asked before every tile of pages.
+    interrupt: &'a dyn Fn() -> Result<()>,
 }
 
 impl Pages<'_> {
@@ -93,18 +96,18 @@ impl Pages<'_> {
 
     /// Reduces layers of answers one after the other, each for what it sees once those before it
     /// are reduced; returns how many.
-    fn reduce_response(&self, response: &mut Response, workspace: &mut Workspace) -> usize {
+    fn reduce_response(&self, response: &mut Response, workspace: &mut Workspace) -> Result<usize> {
         let between = 1..response.network.depth().saturating_sub(1);
         for layer in between.clone() {
             let mut moments = Moments::new(response.network.inputs_of(layer));
             for span in SPANS {
                 let mut group = Moments::new(response.network.inputs_of(layer));
-                self.watch_answers(response, layer, span, workspace, &mut group);
+                self.watch_answers(response, layer, span, workspace, &mut group)?;
                 moments.add_group(&group);
             }
             response.network.reduce(layer, &moments);
         }
-        between.len()
+        Ok(between.len())
     }
 
     fn watch_answers(
@@ -114,12 +117,13 @@ impl Pages<'_> {
         span: f32,
         workspace: &mut Workspace,
         moments: &mut Moments,
-    ) {
+    ) -> Result<()> {
         let [low, high] = self.range;
         let width = response.kept_width();
         let mut kept = vec![0.0; TILE * width];
         let mut actions = vec![0.0; TILE * response.action];
         for tile in tiles() {
+            (self.interrupt)()?;
             for (row, page) in tile.clone().enumerate() {
                 response.keep(self.kernels, self.customer(page), &mut kept[row * width..][..width]);
                 let action = &mut actions[row * response.action..][..response.action];
@@ -142,14 +146,21 @@ impl Pages<'_> {
             let (seen, stride) = response.network.seen(self.kernels, layer, rows, scratch);
             moments.add(seen, stride);
         }
+        Ok(())
     }
 
     /// Reduces all layers of page limits.
-    fn reduce_limits(&self, limits: &mut Limits, slope: f32, workspace: &mut Workspace) -> usize {
+    fn reduce_limits(
+        &self,
+        limits: &mut Limits,
+        slope: f32,
+        workspace: &mut Workspace,
+    ) -> Result<usize> {
         let width = limits.table.width();
         for layer in 0..limits.rest.depth() {
             let mut moments = Moments::new(limits.rest.inputs_of(layer));
             for tile in tiles() {
+                (self.interrupt)()?;
                 let Workspace { x, scratch, .. } = &mut *workspace;
                 for (row, page) in tile.clone().enumerate() {
                     let out = &mut x[row * width..][..width];
@@ -162,7 +173,7 @@ impl Pages<'_> {
             }
             limits.rest.reduce(layer, &moments);
         }
-        limits.rest.depth()
+        Ok(limits.rest.depth())
     }
 }
 

@@ -252,7 +252,7 @@ fn spoilt_shapes_are_named() {
 #[test]
 fn forward_checks_what_it_is_given() {
     let simulator = testing::simulator(1);
-    assert_eq!(simulator.forward("action", &[0.0; 17 * 100]).unwrap().len(), 9 * 100);
-    assert!(simulator.forward("action", &[0.0; 16]).is_err());
-    assert!(simulator.forward("actions", &[0.0; 17]).is_err());
+    assert_eq!(simulator.forward("action", &[0.0; 17 * 100], &|| Ok(())).unwrap().len(), 9 * 100);
+    assert!(simulator.forward("action", &[0.0; 16], &|| Ok(())).is_err());
+    assert!(simulator.forward("actions", &[0.0; 17], &|| Ok(())).is_err());
 }

@@ -123,6 +123,15 @@ thread_local! {
     static LOCAL: RefCell<Local> = RefCell::default();
 }
 
+/// Calls `work` with the thread's buffers, or with fresh ones if they are in use: a customer model
+/// may itself play in a store.
+fn with_local<T>(work: impl FnOnce(&mut Local) -> T) -> T {
+    LOCAL.with(|local| match local.try_borrow_mut() {
+        Ok(mut local) => work(&mut local),
+        Err(_) => work(&mut Local::default()),
+    })
+}
+
 impl Numbered for Lane {
     fn number(&mut self) -> (&mut u64, &mut u64) {
         (&mut self.seed, &mut self.session)
@@ -195,7 +204,7 @@ impl StoreBatch {
         check_reset(self.num_envs, self.phases(), seeds, mask)?;
         let store = &*self.store;
         parallel::for_each(self.threads, self.chunks.iter_mut().collect(), |chunk| {
-            LOCAL.with_borrow_mut(|Local { turns, .. }| {
+            with_local(|Local { turns, .. }| {
                 let Chunk { first, sessions, phases, .. } = chunk;
                 turns.reset(*first, &mut sessions.lanes, phases, seeds, mask);
                 sessions.open(store, &turns.starting);
@@ -266,7 +275,7 @@ impl StoreBatch {
             })
         });
         let finals = parallel::map(self.threads, shares.collect(), |share| {
-            LOCAL.with_borrow_mut(|local| share.step(store, rules, local))
+            with_local(|local| share.step(store, rules, local))
         })?;
         for outcome in finals {
             match outcome {

@@ -24,6 +24,9 @@ const SEARCH_STEPS: usize = 1_500;
 const CHECKED_CUSTOMERS: u64 = 20_000;
 const LEAST_CORRELATION: f64 = 1.0;
 
+/// Asked now and then; an error of it ends the calibration.
+type Interrupt<'a> = &'a dyn Fn() -> Result<()>;
+
 /// What calibration found, and was checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
@@ -58,33 +61,40 @@ impl World<'_> {
     /// tastes lets an oracle sell on 20 % of the pages. Such a store is a tier of its own: tastes
     /// are as strong as where items are repeated, only the level is the form's, and the oracle is
     /// reported as found.
-    pub fn calibrate(&self) -> Result<(Strength, Calibration)> {
-        let tau = if self.repeat { self.tau()? } else { self.repeating().tau()? };
-        let b0 = self.level(&self.logged(Part::Logged, 1.0), tau);
+    ///
+    /// # Errors
+    /// [`Error::World`] for a world that is none; `interrupt`'s own.
+    pub fn calibrate(&self, interrupt: Interrupt<'_>) -> Result<(Strength, Calibration)> {
+        let tau =
+            if self.repeat { self.tau(interrupt)? } else { self.repeating().tau(interrupt)? };
+        let b0 = self.level(&self.logged(Part::Logged, 1.0), tau, interrupt)?;
         let by = format!("level of buying (tastes of strength {tau:.2})");
         self.reached(("R2P of the logger", LOGGER), &by, b0, LEVEL_RANGE, LEVEL_STEPS)?;
         let strength = Strength { tau, b0 };
-        let calibration = self.figures(strength, &self.oracle());
+        let calibration = self.figures(strength, &self.oracle(), interrupt)?;
         self.check(&calibration)?;
         Ok((strength, calibration))
     }
 
     /// The strength of tastes at which the oracle sells as much as it is to.
-    fn tau(&self) -> Result<f64> {
+    fn tau(&self, interrupt: Interrupt<'_>) -> Result<f64> {
         let (logged, oracle) = (self.logged(Part::Logged, 1.0), self.oracle());
         let tau = bisected(TAU_RANGE, STRENGTH_STEPS, |tau| {
-            let strength = Strength { tau, b0: self.level(&logged, tau) };
-            self.course_for(strength, &oracle).r2p() < ORACLE
-        });
+            let strength = Strength { tau, b0: self.level(&logged, tau, interrupt)? };
+            Ok(self.course_for(strength, &oracle).r2p() < ORACLE)
+        })?;
         let by = "strength of tastes";
         self.reached(("R2P of the oracle", ORACLE), by, tau, TAU_RANGE, STRENGTH_STEPS)?;
         Ok(tau)
     }
 
     /// The level of buying at which the logger sells as much as it is to.
-    fn level(&self, logged: &Pages, tau: f64) -> f64 {
+    fn level(&self, logged: &Pages, tau: f64, interrupt: Interrupt<'_>) -> Result<f64> {
         let cells = self.masses(&self.appeal(tau), |_| logged);
-        bisected(LEVEL_RANGE, LEVEL_STEPS, |b0| self.course(&cells, b0).r2p() < LOGGER)
+        bisected(LEVEL_RANGE, LEVEL_STEPS, |b0| {
+            interrupt()?;
+            Ok(self.course(&cells, b0).r2p() < LOGGER)
+        })
     }
 
     /// Refuses what a bisection found if it is a bound of its range: the target lies beyond.
@@ -107,14 +117,20 @@ impl World<'_> {
     }
 
     /// Everything that is asserted or expected of a world of this strength.
-    fn figures(&self, strength: Strength, oracle: &[Pages]) -> Calibration {
+    fn figures(
+        &self,
+        strength: Strength,
+        oracle: &[Pages],
+        interrupt: Interrupt<'_>,
+    ) -> Result<Calibration> {
         // Pages of its own: a check on those that were fitted would say little.
         let logged = self.logged(Part::LoggedAgain, CHECK_SAMPLES);
         let course = self.course_under(strength, &logged);
         let zero = self.constant(&self.production);
-        let (best_constant, best_weights) = self.best_constant(strength);
-        let (entropy, total_correlation) = self.customers.entropy(self.seed, CHECKED_CUSTOMERS);
-        Calibration {
+        let (best_constant, best_weights) = self.best_constant(strength, interrupt)?;
+        let (entropy, total_correlation) =
+            self.customers.entropy(self.seed, CHECKED_CUSTOMERS, interrupt)?;
+        Ok(Calibration {
             logger: course.r2p(),
             oracle: self.course_for(strength, oracle).r2p(),
             zero: self.course_under(strength, &zero).r2p(),
@@ -126,7 +142,7 @@ impl World<'_> {
             length_quantiles: [0.1, 0.5, 0.9, 0.99].map(|share| course.quantile(share)),
             entropy,
             total_correlation,
-        }
+        })
     }
 
     /// Refuses a world in which policies cannot be told apart, or customers have no structure.
@@ -153,7 +169,11 @@ impl World<'_> {
 
     /// The best constant action: a search that keeps what is better, from three starts, with
     /// steps that grow when they help and shrink when they do not.
-    fn best_constant(&self, strength: Strength) -> (f64, [f32; ATTRIBUTES]) {
+    fn best_constant(
+        &self,
+        strength: Strength,
+        interrupt: Interrupt<'_>,
+    ) -> Result<(f64, [f32; ATTRIBUTES])> {
         let appeal = self.appeal(strength.tau);
         let value = |weights: &[f32; ATTRIBUTES]| {
             let pages = self.constant(weights);
@@ -168,11 +188,13 @@ impl World<'_> {
             average.iter_mut().zip(theta).for_each(|(sum, value)| *sum += share * value);
         }
         let starts = [average, self.taste.shared, self.production.map(f64::from)];
-        let searches = starts.into_iter().enumerate().map(|(index, start)| {
+        let mut found: Option<(f64, [f32; ATTRIBUTES])> = None;
+        for (index, start) in starts.into_iter().enumerate() {
             let mut source = draws(self.seed, Part::Search, index as u64);
             let (mut best, mut step) = (unit(start), 0.1);
             let mut reached = value(&best);
             for _ in 0..SEARCH_STEPS {
+                interrupt()?;
                 let tried = unit(best.map(|w| f64::from(w) + step * source.normal()));
                 let got = value(&tried);
                 if got > reached {
@@ -181,17 +203,23 @@ impl World<'_> {
                     step = (step * 0.93).max(0.005);
                 }
             }
-            (reached, best)
-        });
-        searches.reduce(|a, b| if b.0 > a.0 { b } else { a }).expect("there are starts")
+            if found.is_none_or(|found| reached > found.0) {
+                found = Some((reached, best));
+            }
+        }
+        Ok(found.expect("there are starts"))
     }
 }
 
 /// Where a figure that rises with a number is no longer too low.
-fn bisected((low, high): (f64, f64), steps: usize, too_low: impl Fn(f64) -> bool) -> f64 {
-    let (low, high) = (0..steps).fold((low, high), |(low, high), _| {
+fn bisected(
+    (low, high): (f64, f64),
+    steps: usize,
+    too_low: impl Fn(f64) -> Result<bool>,
+) -> Result<f64> {
+    let (low, high) = (0..steps).try_fold((low, high), |(low, high), _| {
         let middle = 0.5 * (low + high);
-        if too_low(middle) { (middle, high) } else { (low, middle) }
-    });
-    0.5 * (low + high)
+        too_low(middle).map(|too_low| if too_low { (middle, high) } else { (low, middle) })
+    })?;
+    Ok(0.5 * (low + high))
 }

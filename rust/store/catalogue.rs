@@ -5,8 +5,10 @@
 //! sales, 2 the historical click-through rate; the rest is latent. An item is a function of seed
 //! and row, so a catalogue of any size is made in a stream and only the candidates are kept.
 
+use std::ops::ControlFlow;
+
 use super::customers::QUERIES;
-use super::{ATTRIBUTES, Part, draws};
+use super::{ATTRIBUTES, PAUSE, Part, draws};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::parallel;
@@ -91,6 +93,7 @@ impl Catalogue {
         categories: Categories,
         candidates: usize,
         threads: usize,
+        interrupt: &dyn Fn() -> Result<()>,
     ) -> Result<Self> {
         let least = (QUERIES * super::PAGE) as u64;
         if !(least..=MOST_ITEMS).contains(&items) {
@@ -121,18 +124,17 @@ impl Catalogue {
             covariance: Vec::new(),
             candidates: vec![Vec::new(); QUERIES],
         };
-        let chunks: Vec<u64> = (0..items.div_ceil(CHUNK)).collect();
-        // In groups, so that what waits to be added stays small for any number of items.
         let mut total: Option<Moments> = None;
-        for group in chunks.chunks(64) {
-            let work = |chunk: u64| catalogue.moments(chunk, candidates);
-            for moments in parallel::map(threads, group.to_vec(), work)? {
-                match &mut total {
-                    Some(total) => total.add(moments, candidates),
-                    None => total = Some(moments),
-                }
+        let work =
+            |chunk: u64, go_on: &dyn Fn() -> bool| catalogue.moments(chunk, candidates, go_on);
+        let take = |moments: Moments| {
+            match &mut total {
+                Some(total) => total.add(moments, candidates),
+                None => total = Some(moments),
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        };
+        parallel::ordered(threads, items.div_ceil(CHUNK), work, take, interrupt)?;
         let total = total.expect("there are items");
         catalogue.standardise(total);
         if let Some((category, rows)) =
@@ -172,7 +174,7 @@ impl Catalogue {
         (attributes, category)
     }
 
-    fn moments(&self, chunk: u64, candidates: usize) -> Moments {
+    fn moments(&self, chunk: u64, candidates: usize, go_on: &dyn Fn() -> bool) -> Moments {
         let mut moments = Moments {
             counts: [0; QUERIES],
             sums: vec![[0.0; ATTRIBUTES]; QUERIES],
@@ -181,6 +183,9 @@ impl Catalogue {
         };
         let mut values = [0.0; DRAWS];
         for row in chunk * CHUNK..((chunk + 1) * CHUNK).min(self.items) {
+            if row.is_multiple_of(PAUSE as u64) && !go_on() {
+                break;
+            }
             let (raw, category) = self.raw(row, &mut values);
             let wide = raw.map(f64::from);
             moments.counts[category] += 1;
@@ -269,7 +274,7 @@ mod tests {
     use super::*;
 
     fn catalogue(items: u64, categories: Categories, threads: usize) -> Catalogue {
-        Catalogue::new(7, items, categories, 200, threads).expect("valid")
+        Catalogue::new(7, items, categories, 200, threads, &|| Ok(())).expect("valid")
     }
 
     #[test]
@@ -341,7 +346,7 @@ mod tests {
     #[test]
     fn too_few_items_are_refused() {
         for (items, categories) in [(179, Categories::Even), (400, Categories::LongTail)] {
-            assert!(Catalogue::new(1, items, categories, 200, 1).is_err());
+            assert!(Catalogue::new(1, items, categories, 200, 1, &|| Ok(())).is_err());
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The customers of a store: a mixture of archetypes with a known density.
 
 use super::draws::{Draws, softmax};
-use super::{Part, draws};
+use super::{PAUSE, Part, draws};
+use crate::error::Result;
 
 /// Categories of each customer field.
 pub const FIELDS: [usize; 11] = [8, 8, 11, 11, 11, 11, 2, 2, 3, 18, 3];
@@ -150,16 +151,24 @@ impl Customers {
 
     /// Entropy and total correlation in nat, by the exact density of `count` drawn customers and
     /// the exact marginals.
-    pub fn entropy(&self, seed: u64, count: u64) -> (f64, f64) {
+    pub fn entropy(
+        &self,
+        seed: u64,
+        count: u64,
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<(f64, f64)> {
         let mut codes = [0; FIELDS.len()];
         let mut sum = 0.0;
         for customer in 0..count {
+            if customer.is_multiple_of(PAUSE as u64) {
+                interrupt()?;
+            }
             self.draw(&mut draws(seed, Part::Check, customer), &mut codes);
             sum -= self.ln_density(&codes);
         }
         let entropy = sum / count as f64;
         let of_fields: f64 = self.marginals().iter().map(|p| -p * libm::log(*p)).sum();
-        (entropy, of_fields - entropy)
+        Ok((entropy, of_fields - entropy))
     }
 }
 

@@ -40,7 +40,7 @@ fn listed(catalog: &Catalog, selection: &Selection) -> Result<Vec<(u32, f32)>> {
         &mut scores,
     )?;
     let known = rows.iter().filter(|row| **row != NO_ROW);
-    let _ = catalog.find("ids", known.filter_map(|row| catalog.ids().get(*row)));
+    let _ = catalog.find("ids", known.filter_map(|row| catalog.ids().get(*row)), &|| Ok(()));
     Ok(rows.into_iter().zip(scores).collect())
 }
 

@@ -25,7 +25,7 @@ fn everything_comes_back_by_row() {
             assert_eq!(value, expected);
         }
         let Some(IdCells::Integers(ids)) = &items.ids else { unreachable!() };
-        let found = catalog.find("ids", ids.iter().map(|id| Id::Integer(*id))).unwrap();
+        let found = catalog.find("ids", ids.iter().map(|id| Id::Integer(*id)), &|| Ok(())).unwrap();
         assert_eq!(found, all);
         catalog.verify(&Watch::NONE).unwrap();
     }
@@ -60,18 +60,19 @@ fn texts_and_row_numbers_serve_as_ids() {
     items.ids = Some(IdCells::Texts(StringArray::from_iter_values(&names)));
     let catalog = items.in_memory();
     let texts = || names.iter().map(|name| Id::Text(name.as_bytes()));
-    assert_eq!(catalog.find("ids", texts()).unwrap(), (0..900).collect::<Vec<_>>());
+    assert_eq!(catalog.find("ids", texts(), &|| Ok(())).unwrap(), (0..900).collect::<Vec<_>>());
     assert!(texts().enumerate().all(|(row, id)| catalog.ids().get(row as u32) == Some(id)));
     assert_eq!(catalog.ids().get(900), None);
     for unknown in ["", "900", "ä", "\u{0}0"] {
-        let error = catalog.find("candidates", [Id::Text(unknown.as_bytes())]).unwrap_err();
+        let error =
+            catalog.find("candidates", [Id::Text(unknown.as_bytes())], &|| Ok(())).unwrap_err();
         assert!(error.to_string().contains("candidates: expected ids of the catalogue"), "{error}");
     }
     items.ids = None;
     let catalog = items.in_memory();
-    assert_eq!(catalog.find("ids", [Id::Integer(899)]).unwrap(), [899]);
-    assert!(catalog.find("ids", [Id::Integer(900)]).is_err());
-    assert!(catalog.find("ids", [Id::Text(b"1")]).is_err());
+    assert_eq!(catalog.find("ids", [Id::Integer(899)], &|| Ok(())).unwrap(), [899]);
+    assert!(catalog.find("ids", [Id::Integer(900)], &|| Ok(())).is_err());
+    assert!(catalog.find("ids", [Id::Text(b"1")], &|| Ok(())).is_err());
 }
 
 #[test]

@@ -34,7 +34,11 @@ pub fn text_pieces(what: &str, list: &Bound<'_, PyAny>, rows: usize) -> PyResult
         return Err(to_py(Error::argument(what, expected, list.len())));
     }
     let starts = (0..list.len()).step_by(PIECE);
-    starts.map(|first| texts(&list.get_slice(first, first + PIECE))).collect()
+    let piece = |first: usize| {
+        list.py().check_signals()?;
+        texts(&list.get_slice(first, first + PIECE))
+    };
+    starts.map(piece).collect()
 }
 
 /// A column of arrays that are given whole.

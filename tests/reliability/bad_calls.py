@@ -1,0 +1,762 @@
+"""Bad calls of everything public: a good call of each, and for its arguments what is no good.
+
+`CALLS` says how each public function is called well, on the objects of a `Kit`; `Call.bad` lists
+by argument the values that have to be refused, one call each. What fills several arguments at a time
+is under a name in `TOGETHER`. `tests/unit` has more bad calls, beside what they are about.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from tests.reliability.cases import CONFIG, SCHEMA, small_simulator
+
+import virtualtb_fast as vtb
+from virtualtb_fast.envs import (
+    GroundTruthStoreEnv,
+    GroundTruthStoreVector,
+    VirtualTBV0,
+    VirtualTBV0Vector,
+    VirtualTBV1,
+    VirtualTBV1Vector,
+)
+from virtualtb_fast.logs import read_log
+from virtualtb_fast.policies import Policy
+from virtualtb_fast.schema import Config, Customers, Field, Leave, Response, Schema
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Kit:
+    """Objects to call, all of which have a state that can be compared."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.simulator = small_simulator()
+        self.store = vtb.GroundTruthStore(7, calibrate=False, tau=1.0, b0=-4.0, items=400)
+        self.hidden = self.store.reveal()
+        rng = np.random.default_rng(0)
+        self.attributes = rng.normal(size=(60, 5)).astype(np.float32)
+        ids = [f"item {row}" for row in range(60)]
+        columns = {"brand": ["ash", "elm", None] * 20, "year": [1, 2, 3, 4] * 15}
+        prices = np.linspace(1, 60, 60)
+        self.path = str(folder / "items.vtbcat")
+        self.catalog = vtb.Catalog.build(
+            self.attributes, self.path, ids=ids, price=prices, category=columns
+        )
+        self.numbered = vtb.Catalog.build(self.attributes, ids=range(100, 160))
+        self.log_path = folder / "log.parquet"
+        self.log = vtb.rollout(self.simulator, sessions=20, seed=1, out=self.log_path).log
+        self.policy = Policy.constant(np.zeros(6))
+        width = SCHEMA.observation_width
+        self.layer = (np.zeros((6, width), np.float32), np.zeros(6, np.float32))
+        self.network = Policy.from_tensors([self.layer], schema=SCHEMA)
+        self.network.save(folder / "policy.safetensors")
+        self.simulator.save(folder / "simulator.safetensors")
+        (folder / "text.txt").write_text("no file of ours")
+        (folder / "empty").write_bytes(b"")
+        self.env = VirtualTBV1(self.simulator)
+        self.env_v0 = VirtualTBV0(self.simulator)
+        self.envs = VirtualTBV1Vector(3, self.simulator, num_threads=1)
+        self.envs_v0 = VirtualTBV0Vector(3, self.simulator, num_threads=1)
+        self.shop = GroundTruthStoreEnv(self.store)
+        self.shops = GroundTruthStoreVector(3, self.store, num_threads=1)
+        for env in self.all_envs():
+            env.reset(seed=5)
+
+    def all_envs(self) -> list[Any]:
+        """The environments, single and vector."""
+        return [self.env, self.env_v0, self.envs, self.envs_v0, self.shop, self.shops]
+
+    def state(self) -> bytes:
+        """All that a refused call must leave as it was: of objects, arrays given, and files."""
+        files = {
+            path.name: path.read_bytes()
+            for path in sorted(self.folder.iterdir())
+            if not path.name.endswith(".new")
+        }
+        return pickle.dumps(
+            [
+                [env.get_state() for env in self.all_envs()],
+                [env.np_random_seed for env in self.all_envs()],
+                [env.observe().tobytes() for env in self.all_envs()],
+                self.simulator.digest,
+                self.store.digest,
+                self.catalog.digest,
+                self.catalog.info(),
+                self.numbered.digest,
+                self.log.digest(),
+                self.policy.name,
+                self.network.name,
+                self.attributes.tobytes(),
+                [part.tobytes() for part in self.layer],
+                files,
+            ]
+        )
+
+
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """How something is called well, and what is refused."""
+
+    name: str
+    """As people write it."""
+    function: Callable[[Kit], Callable[..., Any]]
+    good: Callable[[Kit], Arguments] = lambda kit: {}
+    bad: dict[str, list[Any]] = field(default_factory=dict)
+    """Values by argument; a value that needs the kit is a `Made`."""
+    raises: type[Exception] = vtb.VirtualTBError
+    steps: bool = False
+    """Whether the good call changes what it is called on."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A value made of the kit."""
+
+    make: Callable[[Kit], Any]
+    says: str
+
+    def __repr__(self) -> str:
+        return self.says
+
+
+def in_folder(name: str) -> Made:
+    return Made(lambda kit: kit.folder / name, f"<{name}>")
+
+
+class Bad:
+    """No value of any kind."""
+
+    def __repr__(self) -> str:
+        return "Bad()"
+
+
+# What is no integer, no flag, and so on: lists that several arguments share.
+NO_INTEGER: list[Any] = [1.0, "1", None, True, NAN, [1], b"1", np.float32(1), np.bool_(1), Bad()]
+NO_COUNT: list[Any] = [-1, 10**30, -(10**30), *NO_INTEGER]
+NO_SEED: list[Any] = [-1, 2**64, 1.0, "1", True, [1], b"1", Bad()]
+NO_THREADS: list[Any] = [0, -1, 1025, 2**70, 1.5, "all", True, [2]]
+NO_PATH: list[Any] = [None, 3, 2.5, b"bytes", "", "a\0b", "\ud800", ["a"], {}, Bad()]
+NO_TEXT: list[Any] = [None, 3, b"text", ["a"], Bad()]
+NO_NAME: list[Any] = [*NO_TEXT, "nothing of that name", ""]
+NO_FLAG: list[Any] = [None, 0, 1, "no", [], NAN]
+NO_REAL: list[Any] = ["1", True, [1.0], b"1", 10**400, Bad()]
+NO_ANC: list[Any] = [(1,), (1, 2, 3), 1.0, "ab", (-1, 0.1), (1, -0.1), (NAN, 0), (1, INF), Bad()]
+NO_REWARD: list[Any] = ["money", None, 3, b"buy", ""]
+NO_RENDER: list[Any] = ["rgb_array", 3, True, b"ansi"]
+
+
+def actions(rows: int | None, size: int) -> list[Any]:
+    """What is no float32 action of this size, or no actions of so many rows."""
+    shape = (size,) if rows is None else (rows, size)
+    good = np.zeros(shape, np.float32)
+    other = np.zeros((rows or 2, size + 1), np.float32)
+
+    def with_value(value: float) -> Any:
+        wrong = good.copy()
+        wrong.flat[-1] = value
+        return wrong
+
+    return [
+        None, 0.5, "action", good.tolist(), b"\0" * good.nbytes, good[..., :-1], other, good[None],
+        good.astype(np.float64), good.astype(np.float16), good.astype(np.int32),
+        good.astype(bool), good.astype(object), good.astype(complex), good.astype(">f4"),
+        np.zeros((*shape[:-1], 2 * size), np.float32)[..., ::2], np.zeros(0, np.float32),
+        with_value(NAN), with_value(INF), with_value(-INF), with_value(2e6), Bad(),
+    ]  # fmt: skip
+
+
+def array_likes(rows: int | None, size: int) -> list[Any]:
+    """The same where any array of numbers is taken."""
+    shape = (size,) if rows is None else (rows, size)
+    good = np.zeros(shape)
+    return [
+        None, 0.5, "action", b"\0\0", good[..., :-1], good[None], good.astype(object),
+        good.astype(complex), good + NAN, good + INF, good - INF, good + 2e6, good + 1e300,
+        [["a"] * size], [[0.0], [0.0, 1.0]], Bad(),
+    ]  # fmt: skip
+
+
+def states(other: Callable[[Kit], bytes]) -> list[Any]:
+    """What is no snapshot of an environment."""
+    return [
+        None, 3, "state", b"", b"state", bytearray(b"state"), b"\0" * 300, [],
+        Made(other, "<another's>"),
+        Made(lambda kit: kit.envs.get_state()[:-1] + b"\xff\xff", "<longer>"),
+        Made(lambda kit: kit.envs.get_state()[:40], "<shorter>"),
+        Made(lambda kit: memoryview(kit.envs.get_state()), "<a view>"),
+    ]  # fmt: skip
+
+
+MASKS: list[Any] = [
+    {"reset_mask": mask}
+    for mask in (
+        [True] * 3, np.ones(2, bool), np.ones((3, 1), bool), np.ones(3, np.int64), "mask", 3,
+        np.zeros(3, bool), np.ones(3, object), b"\1\1\1", True,
+    )
+]  # fmt: skip
+VECTOR_SEEDS: list[Any] = [
+    -1, 2**64, "123", 1.0, True, b"123", [1, 2], [1, 2, 3, 4], [1, 2, -3], [1, 2, "3"], [[1]] * 3,
+    [1.0, 2.0, 3.0], [True, 1, 2], np.zeros((3, 1), np.int64), np.array([0.5, 1, 2]), Bad(),
+]  # fmt: skip
+RANGES: list[Any] = [5, (1,), (1, 2, 3), ("a", "b"), (5, 1), (NAN, 1), "ab", [[1, 2]], Bad()]
+WEIGHTS: list[Any] = [
+    None, 3.0, "weights", [1.0], [[1.0] * 4], [[[1.0] * 5]], ["a"] * 5, [NAN] * 5, [INF] * 5,
+    [1e300] * 5, [None] * 5, [True] * 5, [1j] * 5, [[1.0] * 5, [1.0]], b"\0" * 20, Bad(),
+]  # fmt: skip
+TEXT_IDS: list[Any] = ["none such", 3, [3], [None], ["item 1", "item 1.5"], [b"item 1"], [["x"]]]
+NUMBER_IDS: list[Any] = ["100", [99], [-1], [0.5], [NAN], [True], [2**64], [None], [100, "a"], Bad()]
+ROWS: list[Any] = [60, [60], [-1], [0.5], ["1"], [NAN], [None], [2**64], [True], Bad()]
+FILES: list[Any] = [in_folder(name) for name in ("none", "text.txt", "empty", "")]
+CODES = np.zeros((2, 2), np.uint8)
+
+
+def environment(
+    kind: Any, place: str, many: bool, more: dict[str, list[Any]] | None = None
+) -> Iterator[Call]:
+    """An environment's constructor."""
+    good: dict[str, Callable[[Kit], Any]] = {
+        "simulator": lambda kit: {"simulator": kit.simulator},
+        "store": lambda kit: {"store": kit.store},
+    }
+    bad: dict[str, list[Any]] = {
+        place: [3, b"x", [], 2.5, Bad(), "none"],
+        "render_mode": NO_RENDER,
+        "reward": NO_REWARD,
+        "anc": NO_ANC,
+        **(more or {}),
+    }
+    if many:
+        bad |= {
+            "num_envs": [0, 1 << 40, *NO_COUNT],
+            "num_threads": NO_THREADS,
+            "autoreset_mode": ["Never", "same_step", None, 1, b"SameStep", Bad()],
+        }
+    yield Call(kind.__name__, lambda kit: kind, good[place], bad)
+
+
+def calls() -> Iterator[Call]:
+    """All of them."""
+    yield Call(
+        "load_simulator",
+        lambda kit: vtb.load_simulator,
+        lambda kit: {"name_or_path": kit.folder / "simulator.safetensors"},
+        {"name_or_path": [*NO_PATH, "virtualtb-v9", *FILES, in_folder("policy.safetensors")]},
+    )
+    yield Call(
+        "import_published",
+        lambda kit: vtb.import_published,
+        lambda kit: {},
+        {"directory": [*NO_PATH, *FILES]},
+    )
+    yield Call(
+        "Simulator.load",
+        lambda kit: vtb.Simulator.load,
+        lambda kit: {"path": kit.folder / "simulator.safetensors"},
+        {"path": [*NO_PATH, *FILES, in_folder("items.vtbcat"), in_folder("log.parquet")]},
+    )
+    yield Call(
+        "Simulator",
+        lambda kit: vtb.Simulator,
+        lambda kit: {"native": kit.simulator._native},
+        {"native": [None, 3, "simulator", Made(lambda kit: kit.simulator, "<itself>"), Bad()]},
+    )
+    yield Call(
+        "Simulator.from_tensors",
+        lambda kit: vtb.Simulator.from_tensors,
+        lambda kit: {
+            "tensors": kit.simulator.tensors(), "name": "it", "schema": SCHEMA, "config": CONFIG,
+        },
+        {
+            "tensors": [
+                None, 3, [], "tensors", {}, {1: np.zeros(2)}, {"a": None}, Bad(),
+                Made(lambda kit: dict(list(kit.simulator.tensors().items())[1:]), "<one less>"),
+                Made(lambda kit: kit.simulator.tensors() | {"b": np.zeros(1)}, "<one more>"),
+                *[
+                    Made(lambda kit, f=f: {k: f(v) for k, v in kit.simulator.tensors().items()}, s)
+                    for s, f in {
+                        "<doubles>": lambda v: v.astype(float), "<flat>": np.ravel,
+                        "<NaN>": lambda v: v * NAN, "<huge>": lambda v: v * 0 + np.float32(3e38),
+                        "<transposed>": lambda v: v.T if v.ndim > 1 else v[None],
+                        "<lists>": lambda v: v.tolist(), "<bytes>": lambda v: v.tobytes(),
+                        "<halves>": lambda v: v.astype(np.float16),
+                        "<other endian>": lambda v: v.astype(">f4"),
+                    }.items()
+                ],
+            ],
+            "name": [*NO_TEXT, "", "\ud800", "a\0b"],
+            "schema": [None, "v0", {}, Made(lambda kit: vtb.load_simulator().schema, "<v0>")],
+            "config": [None, "v0", {}, Made(lambda kit: Config(), "<v0>")],
+            "provenance": [3, "text", [1], {"a": NAN}, {"a": object()}, {"a": np.zeros(2)}, Bad()],
+        },
+    )  # fmt: skip
+    yield Call(
+        "Simulator.save",
+        lambda kit: kit.simulator.save,
+        lambda kit: {"path": kit.folder / "saved.new"},
+        {"path": [*NO_PATH, in_folder(""), in_folder("no/folder")]},
+    )
+    yield Call(
+        "Simulator.customers",
+        lambda kit: kit.simulator.customers,
+        lambda kit: {"count": 3, "seed": 1},
+        {
+            "count": [2**62, *NO_COUNT],
+            "seed": [*NO_SEED, None],
+            "first": NO_COUNT,
+            "num_threads": NO_THREADS,
+        },
+    )
+    yield Call(
+        "Simulator.response",
+        lambda kit: kit.simulator.response,
+        lambda kit: {
+            "codes": CODES, "pages": np.arange(2), "actions": np.zeros((2, 6), np.float32),
+        },
+        {
+            "codes": [None, 3, "codes", CODES[0], CODES[:1], CODES.astype(np.int64), CODES + 9,
+                      CODES.tolist(), CODES[:, :1], CODES.astype(float), Bad()],
+            "pages": [None, 3, "pages", [0.5, 1], [[0, 1]], [-1, 0], [0, 2**24 + 1], [0], [0, 1, 2],
+                      [True, False], [NAN, 1], ["a", "b"], Bad()],
+            "actions": [value for value in actions(2, 6) if not isinstance(value, list)],
+            "num_threads": NO_THREADS,
+        },
+    )  # fmt: skip
+    yield Call(
+        "Simulator.forward",
+        lambda kit: kit.simulator.forward,
+        lambda kit: {"model": "generator", "inputs": np.zeros((2, 4), np.float32)},
+        {"model": NO_NAME, "inputs": [*actions(2, 4)[:17], Bad()]},
+    )
+    yield Call(
+        "Simulator.with_page_base",
+        lambda kit: kit.simulator.with_page_base,
+        lambda kit: {"base": 1},
+        {"base": [2, -1, None, True, "1", 0.5, NAN, [0], [0, 1], np.arange(2), Bad()]},
+    )
+    yield Call("Simulator.reduced", lambda kit: vtb.load_simulator().reduced)
+    yield Call(
+        "rollout",
+        lambda kit: vtb.rollout,
+        lambda kit: {"simulator": kit.simulator, "sessions": 5, "keep": False},
+        {
+            "simulator": [*NO_PATH, "none", *FILES],
+            "policy": [None, 3, b"zero", "best", "gaussian:", "gaussian:-1", "gaussian:nan", "",
+                       "gaussian:a", "constant:", "constant:/none", "none.safetensors", [],
+                       Made(lambda kit: Policy.constant(np.zeros(5)), "<another size>"), "\ud800",
+                       "logger", Made(lambda kit: kit.layer[1], "<an array>"), Bad()],
+            "sessions": [0, 2**63, None, *NO_COUNT],
+            "pages": [0, 5, *NO_COUNT[:3]],
+            "seed": [*NO_SEED, None],
+            "num_threads": NO_THREADS,
+            "out": [*NO_PATH[1:], in_folder(""), in_folder("log.parquet"), in_folder("no/folder")],
+            "resume": [True],
+            "batch_size": [0, -1, 1.5, "1", True, 2**70],
+            "progress": [3, "print", [], Bad()],
+        },
+    )  # fmt: skip
+    yield Call(
+        "Catalog.build",
+        lambda kit: vtb.Catalog.build,
+        lambda kit: {"attributes": kit.attributes},
+        {
+            "attributes": [None, 3, "none.parquet", b"x", [], [[]], [1.0], [["a"]], [[NAN]], [[INF]],
+                           [[1e300]], [[1.0], [1.0, 2.0]], [[None]], np.zeros((2, 513)), [[1j]],
+                           np.zeros((0, 4)), np.zeros((4, 0)), np.ones((3, 2), bool), Bad(),
+                           *FILES],
+            "path": [*NO_PATH[1:], in_folder(""), in_folder("items.vtbcat"), in_folder("no/f")],
+            "columns": ["x", ["x"], 3],
+            "ids": [3, [1], [1] * 60, ["a"] * 60, [0.5] * 60, [True] * 60, [-1, *range(59)],
+                    [None] * 60, [2**64, *range(59)], [1, "a"] * 30, [[1]] * 60, b"a" * 59, Bad()],
+            "price": [3, [1], ["a"] * 60, [INF] * 60, [1j] * 60, [[1]] * 60, [True] * 60, Bad()],
+            "category": [3, ["a"], [0.5] * 60, [1, "a"] * 30, ["\ud800"] * 60, {"": [1] * 60},
+                         {3: [1] * 60}, {"a": 3}, [2**63] * 60, [[1]] * 60, [b"a"] * 60, Bad()],
+            "numbers": [3, [1] * 60, {"a": 3}, {3: [1] * 60}, {"": [1] * 60}, {"a": ["x"] * 60}],
+            "num_threads": NO_THREADS,
+            "progress": [3, "print", []],
+        },
+    )  # fmt: skip
+    yield Call(
+        "Catalog.open",
+        lambda kit: vtb.Catalog.open,
+        lambda kit: {"path": kit.path},
+        {"path": [*NO_PATH, *FILES, in_folder("log.parquet"), in_folder("simulator.safetensors")]},
+    )
+    yield Call(
+        "Catalog",
+        lambda kit: vtb.Catalog,
+        lambda kit: {"native": kit.catalog._native},
+        {"native": [None, 3, "catalogue", Bad()]},
+    )
+    yield Call(
+        "Catalog.search",
+        lambda kit: kit.catalog.search,
+        lambda kit: {"weights": kit.attributes[0]},
+        {
+            "weights": WEIGHTS,
+            "k": [0, 65_537, *NO_COUNT],
+            "category": ["ash", {"colour": "red"}, {"price": "red"}, {"brand": 4}, {"brand": 2.5},
+                         {"year": "old"}, {"year": 1.5}, {"year": 2**63}, {"brand": None}, 3.5,
+                         {"brand": ["ash", 3]}, {"brand": "\ud800"}, {3: "ash"}, Bad()],
+            "price": RANGES,
+            "numbers": [3, [1], "price", {"brand": (1, 2)}, {"none": (1, 2)}, {3: (1, 2)},
+                        *[{"price": value} for value in RANGES]],
+            "candidates": [*TEXT_IDS, Bad(), [["item 1"]]],
+            "rows": [*ROWS, [[1], [2]]],
+            "num_threads": NO_THREADS,
+        },
+    )  # fmt: skip
+    yield Call(
+        "Catalog.count",
+        lambda kit: kit.catalog.count,
+        lambda kit: {},
+        {
+            "category": ["ash", {"none": 1}, {"brand": 4}, {"year": "x"}, {"brand": Bad()}, 2.5],
+            "price": RANGES,
+            "numbers": [3, {"none": (1, 2)}, {"price": 3}],
+        },
+    )
+    yield Call(
+        "Catalog.rows", lambda kit: kit.catalog.rows, lambda kit: {"ids": ["item 3"]},
+        {"ids": [*TEXT_IDS, None, Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Catalog.rows of numbers", lambda kit: kit.numbered.rows, lambda kit: {"ids": [100]},
+        {"ids": NUMBER_IDS},
+    )  # fmt: skip
+    yield Call("Catalog.ids", lambda kit: kit.catalog.ids, lambda kit: {}, {"rows": ROWS})
+    yield Call(
+        "Catalog.attributes", lambda kit: kit.catalog.attributes, lambda kit: {},
+        {"ids": TEXT_IDS, "rows": ROWS},
+    )  # fmt: skip
+    yield Call(
+        "Catalog.column", lambda kit: kit.catalog.column, lambda kit: {"name": "brand"},
+        {"name": [*NO_NAME, "\ud800"], "ids": TEXT_IDS, "rows": ROWS},
+    )  # fmt: skip
+    yield Call(
+        "Catalog.verify", lambda kit: kit.catalog.verify, lambda kit: {},
+        {"progress": [3, "print", [], Bad()]},
+    )  # fmt: skip
+    yield Call("Catalog.info", lambda kit: kit.catalog.info)
+    yield Call(
+        "GroundTruthStore",
+        lambda kit: vtb.GroundTruthStore,
+        lambda kit: {"seed": 7, "calibrate": False, "tau": 1.0, "b0": -4.0, "items": 400},
+        {
+            "seed": [*NO_SEED, None],
+            "items": [0, 179, 2**32, *NO_COUNT],
+            "candidates": [0, 9, 1 << 20, *NO_COUNT],
+            "categories": ["odd", *NO_TEXT],
+            "day": [31, *NO_COUNT],
+            "hour": [24.0, -0.1, NAN, INF, "noon", [], True, b"uniform", Bad()],
+            "memory": [0, 65, *NO_COUNT],
+            "max_index": [40_000, *NO_COUNT],
+            "repeat": NO_FLAG, "continuing": NO_FLAG, "observe_page": NO_FLAG,
+            "observe_feedback": NO_FLAG, "calibrate": [*NO_FLAG, True],
+            "leave": ["stay", *NO_TEXT],
+            "new_request": [1.5, -0.1, NAN, INF, None, *NO_REAL],
+            "tau": [-1.0, INF, NAN, None, *NO_REAL],
+            "b0": [NAN, INF, 1e9, None, *NO_REAL],
+            "customers": [3, "true", vtb.ConstantCustomer, [], vtb.ConstantCustomer(0.7, 0.7),
+                          vtb.ConstantCustomer(-0.1, 0.5), vtb.ConstantCustomer(NAN, 0.1),
+                          vtb.ConstantCustomer("a", 0.1), vtb.ConstantCustomer(True, 0.1), Bad()],
+            "num_threads": NO_THREADS,
+        },
+    )  # fmt: skip
+    yield Call(
+        "GroundTruthStore.items", lambda kit: kit.store.items, lambda kit: {"count": 3},
+        {"first": [401, *NO_COUNT], "count": [401, *[v for v in NO_COUNT if v is not None]]},
+    )  # fmt: skip
+    yield Call(
+        "GroundTruthStore.candidates", lambda kit: kit.store.candidates, lambda kit: {"query": 3},
+        {"query": [18, *NO_COUNT]},
+    )  # fmt: skip
+    yield Call(
+        "GroundTruthStore.pages",
+        lambda kit: kit.store.pages,
+        lambda kit: {"actions": np.zeros((2, 27), np.float32), "queries": np.zeros(2, np.uint8)},
+        {
+            "actions": actions(2, 27),
+            "queries": [None, 3, [0, 1], "ab", np.zeros(1, np.uint8), np.zeros(2, np.int64),
+                        np.full(2, 18, np.uint8), np.zeros((2, 1), np.uint8),
+                        np.zeros(4, np.uint8)[::2], np.zeros(2, bool), Bad()],
+        },
+    )  # fmt: skip
+    yield Call(
+        "GroundTruthStore.expected", lambda kit: kit.store.expected, lambda kit: {"policy": "zero"},
+        {"policy": ["best", "", "Zero", *actions(None, 27)]},
+    )  # fmt: skip
+    yield Call("GroundTruthStore.reveal", lambda kit: kit.store.reveal)
+    yield Call(
+        "Hidden.log_density", lambda kit: kit.hidden.log_density, lambda kit: {"codes": [[0] * 11]},
+        {"codes": [None, 3, "codes", [0] * 11, [[0] * 10], [[9] * 11], [[-1] * 11], [[0.5] * 11],
+                   [[2**70] * 11], [["a"] * 11], [[0] * 11, [0]], [[300] * 11], [[True] * 11],
+                   Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Hidden.best_responses", lambda kit: kit.hidden.best_responses,
+        lambda kit: {"archetypes": [3]},
+        {"archetypes": [None, "a", [-1], [16], [0.5], [NAN], [2**70], [True], [[0], [0, 1]], Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Policy.parse", lambda kit: Policy.parse, lambda kit: {"text": "zero"},
+        {"text": ["", "best", "ZERO", "gaussian", "gaussian:", "gaussian:x", "gaussian:-1",
+                  "gaussian:inf", "constant:", "constant:none", "none.safetensors", "\ud800", "a\0",
+                  *NO_TEXT]},
+    )  # fmt: skip
+    yield Call(
+        "Policy.constant", lambda kit: Policy.constant, lambda kit: {"action": [0.0] * 6},
+        {"action": [None, 3.0, "action", [], [[0.0] * 6], ["a"] * 6, [NAN] * 6, [INF] * 6,
+                    [1e300] * 6, [1j] * 6, [0.0, [1.0]], b"\0\0", {}, Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Policy.load", lambda kit: Policy.load,
+        lambda kit: {"path": kit.folder / "policy.safetensors"},
+        {"path": [*NO_PATH, *FILES, in_folder("simulator.safetensors"), in_folder("items.vtbcat")]},
+    )  # fmt: skip
+    yield Call(
+        "Policy.from_tensors",
+        lambda kit: Policy.from_tensors,
+        lambda kit: {"layers": [kit.layer], "schema": SCHEMA},
+        {
+            "layers": [None, 3, "layers", [], [None], [3], [()], [(1, 2)], ["ab"], [("a", "b")],
+                       *[
+                           Made(lambda kit, f=f: [tuple(f(part) for part in kit.layer)], s)
+                           for s, f in {
+                               "<doubles>": lambda v: v.astype(float), "<NaN>": lambda v: v + NAN,
+                               "<short>": lambda v: v[:-1], "<scalars>": lambda v: v.flat[0],
+                               "<lists>": lambda v: v.tolist(), "<texts>": lambda v: str(v),
+                               "<empty>": lambda v: v[:0], "<deep>": lambda v: v[None],
+                           }.items()
+                       ], Bad()],
+            "schema": [None, 3, "v0", {}, Bad()],
+            "activation": ["swish", None, 3, ("leaky_relu",), ("leaky_relu", -1.0), [], Bad(),
+                           ("leaky_relu", NAN), ("leaky_relu", "a"), ("leaky_relu", True)],
+            "output": ["softmax", None, 3, ("leaky_relu", 2.0)],
+            "observation_mean": [3.0, "a", [0.0], [NAN] * 12, ["a"] * 12, [1e300] * 12, Bad()],
+            "observation_sd": [0.0, [0.0] * 12, [-1.0] * 12, [NAN] * 12, [None] * 12, Bad()],
+            "observation_clip": [-1.0, 0.0, NAN, INF, "a", [1.0], True, b"1", Bad()],
+            "log_sd": [1.0, [0.0], [NAN] * 6, [50.0] * 6, ["a"] * 6, Bad()],
+            "action_clip": [(1.0, 0.0), (1.0,), 3.0, "ab", (NAN, 1.0), (0.0, 1.0, 2.0), ("a", "b"),
+                            (None, 1.0), Bad()],
+            "provenance": [3, "text", [1], {"a": NAN}, {"a": object()}, Bad()],
+        },
+    )  # fmt: skip
+    yield Call(
+        "Policy.save", lambda kit: kit.network.save, lambda kit: {"path": kit.folder / "p.new"},
+        {"path": [*NO_PATH, in_folder(""), in_folder("no/folder")]},
+    )  # fmt: skip
+    yield Call(
+        "Policy.save of a constant", lambda kit: kit.policy.save, lambda kit: {},
+        {"path": [in_folder("constant.new")]},
+    )  # fmt: skip
+    yield Call(
+        "read_log", lambda kit: read_log, lambda kit: {"path": kit.log_path},
+        {"path": [*NO_PATH, *FILES, in_folder("items.vtbcat"), in_folder("policy.safetensors")]},
+    )  # fmt: skip
+    yield Call(
+        "SessionLog.__getitem__", lambda kit: kit.log.__getitem__,
+        lambda kit: {"column": "clicks"},
+        {"column": ["click", "", None, 3, b"clicks", ["clicks"], slice(3), {}, "items", Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "SessionLog.observations", lambda kit: kit.log.observations, lambda kit: {},
+        {"rows": [None, 3, "rows", 2.5, slice("a"), slice(0.5), b"x", Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "SessionLog.write", lambda kit: kit.log.write,
+        lambda kit: {"path": kit.folder / "log.new", "overwrite": True},
+        {"path": [*NO_PATH, in_folder(""), in_folder("no/folder")],
+         "overwrite": [None, 3, "yes", Bad()]},
+    )  # fmt: skip
+    v1 = {"page_base": [2, -1, "0", None, True, 0.5, [0], Bad()]}
+    yield from environment(VirtualTBV1, "simulator", False, v1)
+    yield from environment(VirtualTBV0, "simulator", False, v1)
+    yield from environment(VirtualTBV1Vector, "simulator", True, v1)
+    yield from environment(VirtualTBV0Vector, "simulator", True, v1)
+    yield from environment(GroundTruthStoreEnv, "store", False)
+    yield from environment(GroundTruthStoreVector, "store", True)
+    for name, size in (("env", 6), ("env_v0", 6), ("shop", 27)):
+        kind = type(name, (), {})
+        exact = array_likes(None, size) if name == "env_v0" else actions(None, size)
+        yield Call(
+            f"{name}.step", lambda kit, n=name: getattr(kit, n).step,
+            lambda kit, s=size: {"action": np.zeros(s, np.float32)}, {"action": exact}, steps=True,
+        )  # fmt: skip
+        yield Call(
+            f"{name}.reset", lambda kit, n=name: getattr(kit, n).reset, lambda kit: {},
+            {"seed": [v for v in NO_SEED if v is not None]}, steps=True,
+        )  # fmt: skip
+        yield Call(
+            f"{name}.set_state", lambda kit, n=name: getattr(kit, n).set_state,
+            lambda kit, n=name: {"state": getattr(kit, n).get_state()},
+            {"state": states(lambda kit: kit.envs.get_state())},
+        )  # fmt: skip
+        del kind
+    for name, size in (("envs", 6), ("envs_v0", 6), ("shops", 27)):
+        exact = array_likes(3, size) if name == "envs_v0" else actions(3, size)
+        yield Call(
+            f"{name}.step", lambda kit, n=name: getattr(kit, n).step,
+            lambda kit, s=size: {"actions": np.zeros((3, s), np.float32)}, {"actions": exact},
+            steps=True,
+        )  # fmt: skip
+        yield Call(
+            f"{name}.reset", lambda kit, n=name: getattr(kit, n).reset, lambda kit: {},
+            {"seed": VECTOR_SEEDS, "options": MASKS}, steps=True,
+        )  # fmt: skip
+        yield Call(
+            f"{name}.set_state", lambda kit, n=name: getattr(kit, n).set_state,
+            lambda kit, n=name: {"state": getattr(kit, n).get_state()},
+            {"state": states(lambda kit: kit.env.get_state())},
+        )  # fmt: skip
+    yield Call(
+        "Schema", lambda kit: Schema,
+        lambda kit: {"customer": (Field("a", 2),), "action": 3, "action_range": (-1.0, 1.0)},
+        {"customer": [None, 3, (), "ab", (3,), [Field("a", 2)], (Field("a", 2),) * 2, Bad()],
+         "action": [0, -1, 2.5, "3", None, True, 10**9, Bad()],
+         "action_range": [None, 3, (1.0,), (1.0, -1.0), (NAN, 1.0), (-INF, INF), ("a", "b"), Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Schema.one_hot", lambda kit: SCHEMA.one_hot, lambda kit: {"codes": CODES},
+        {"codes": [None, 3, "codes", [[0]], [[9, 9]], [[-1, 0]], [[0.5, 0]], [["a", "b"]],
+                   [[0, 0], [0]], [[2**70, 0]], Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Schema.codes", lambda kit: SCHEMA.codes,
+        lambda kit: {"observations": np.zeros((2, 12), np.float32)},
+        {"observations": [None, 3, "x", [[0.0] * 12], np.zeros(3), np.zeros((2, 0)), Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Schema.from_json", lambda kit: Schema.from_json, lambda kit: {"text": SCHEMA.to_json()},
+        {"text": [None, 3, "", "{", "[]", "{}", '{"customer": 3}', b"{}", Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Config.from_json", lambda kit: Config.from_json, lambda kit: {"text": CONFIG.to_json()},
+        {"text": [None, 3, "", "{", "[]", "{}", '{"customers": 3}', b"{}", Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Field", lambda kit: Field, lambda kit: {"name": "a", "size": 2},
+        {"name": [None, 3, "", b"a", Bad()], "size": [0, 1, 257, *NO_COUNT]},
+    )  # fmt: skip
+    yield Call(
+        "Config", lambda kit: Config, lambda kit: {},
+        {"slope": [1.0, -0.1, NAN, "a", None, True, Bad()],
+         "customers": [None, 3, {}, Bad()], "response": [None, 3, {}, Response(heads="outcome")],
+         "leave": [None, 3, {}, Bad()]},
+    )  # fmt: skip
+    yield Call(
+        "Customers", lambda kit: Customers, lambda kit: {},
+        {"latent": [0, -1, 2.5, "3", True, 10**9], "hidden": [3, "ab", (0,), (2.5,), ("a",), Bad()],
+         "kind": ["gan", None, 3], "components": [3, "a"], "rows": [3, "a"]},
+    )  # fmt: skip
+    yield Call(
+        "Leave", lambda kit: Leave, lambda kit: {},
+        {"classes": [0, 1, -1, 2.5, "3", True], "hidden": [3, "ab", (0,), (2.5,)],
+         "kind": ["never", None, 3], "longest": [3, "a", -1]},
+    )  # fmt: skip
+    yield Call(
+        "Response", lambda kit: Response, lambda kit: {},
+        {"page_scale": [NAN, INF, "a", None, True], "clicks": [0, 1, -1, 2.5, "3", True],
+         "second": [0, 1, -1, 2.5, "3", True], "hidden": [3, "ab", (0,), (2.5,), None],
+         "kind": ["tree", None, 3], "heads": ["both", None, 3]},
+    )  # fmt: skip
+    yield Call(
+        "fit", lambda kit: vtb.fit, lambda kit: {},
+        {"logs": [None, 3, b"x", "", "none.parquet", [], {}, *FILES, in_folder("items.vtbcat"),
+                  Bad()]},
+    )  # fmt: skip
+
+
+def ended(kit: Kit) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Calls in the wrong order: before a reset, after the end, after close."""
+    sim, store, zeros = kit.simulator, kit.store, np.zeros
+    new: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("VirtualTB-v1", VirtualTBV1(sim), (6,)),
+        ("VirtualTB-v0", VirtualTBV0(sim), (6,)),
+        ("GroundTruthStore-v0", GroundTruthStoreEnv(store), (27,)),
+        ("VirtualTB-v1, vector", VirtualTBV1Vector(3, sim), (3, 6)),
+        ("VirtualTB-v0, vector", VirtualTBV0Vector(3, sim), (3, 6)),
+        ("GroundTruthStore-v0, vector", GroundTruthStoreVector(3, store), (3, 27)),
+    ]
+    for name, env, shape in new:
+        yield (
+            f"{name}: a step before a reset",
+            lambda env=env, shape=shape: env.step(zeros(shape, np.float32)),
+        )
+    for kind, arguments, shape in (
+        (VirtualTBV1, (sim,), (6,)),
+        (VirtualTBV0, (sim,), (6,)),
+        (GroundTruthStoreEnv, (store,), (27,)),
+        (VirtualTBV1Vector, (3, sim), (3, 6)),
+        (VirtualTBV0Vector, (3, sim), (3, 6)),
+        (GroundTruthStoreVector, (3, store), (3, 27)),
+    ):
+        env: Any = kind(*arguments)  # type: ignore[operator]
+        env.reset(seed=0)
+        state = env.get_state()
+        env.close()
+        action = zeros(shape, np.float32)
+        name = kind.__name__  # type: ignore[attr-defined]
+        yield f"{name}: a step after close", lambda env=env, action=action: env.step(action)
+        yield f"{name}: a reset after close", env.reset
+        yield f"{name}: a seeded reset after close", lambda env=env: env.reset(seed=3)
+        yield f"{name}: get_state after close", env.get_state
+        yield (
+            f"{name}: set_state after close",
+            lambda env=env, state=state: env.set_state(state),
+        )
+        yield f"{name}: observe after close", env.observe
+    over = VirtualTBV1(sim)
+    over.reset(seed=0)
+    while not over.step(zeros(6, np.float32))[2]:
+        pass
+    yield "VirtualTB-v1: a step after the end", lambda: over.step(zeros(6, np.float32))
+    masked = VirtualTBV1Vector(3, sim)
+    masked.reset(seed=0, options={"reset_mask": np.array([True, False, True])})
+    yield "a vector of which a part was never reset", lambda: masked.step(zeros((3, 6), np.float32))
+    closed = vtb.Catalog.open(kit.path)
+    closed.close()
+    for name, call in {
+        "search": lambda: closed.search([0.0] * 5),
+        "count": closed.count,
+        "rows": lambda: closed.rows(["item 1"]),
+        "ids": closed.ids,
+        "attributes": closed.attributes,
+        "column": lambda: closed.column("brand"),
+        "verify": closed.verify,
+        "info": closed.info,
+        "len": lambda: len(closed),
+        "dimensions": lambda: closed.dimensions,
+        "digest": lambda: closed.digest,
+        "path": lambda: closed.path,
+        "pickle": lambda: pickle.dumps(closed),
+    }.items():
+        yield f"Catalog.{name} after close", call  # type: ignore[misc]
+    unkept = vtb.rollout(sim, sessions=3, keep=False)
+    yield "the log of a rollout that kept none", lambda: unkept.log
+    yield "a column of a rollout that kept none", lambda: unkept["clicks"]
+    own = vtb.GroundTruthStore(
+        7, calibrate=False, tau=1.0, b0=-4.0, items=400, customers=vtb.ConstantCustomer(0.1, 0.6)
+    )
+    yield "exact figures of customers of one's own", lambda: own.expected("zero")
+    endless = vtb.GroundTruthStore(
+        7, calibrate=False, tau=1.0, b0=-4.0, items=400, continuing=True
+    )
+    yield "a rollout in a store that never ends", lambda: vtb.rollout(endless, sessions=1)
+    yield "gymnasium.make of no simulator", lambda: gymnasium.make(
+        "virtualtb_fast:VirtualTB-v1", simulator="nobody"
+    )
+
+
+CALLS = list(calls())
+BAD = [(call, name, value) for call in CALLS for name, values in call.bad.items() for value in values]

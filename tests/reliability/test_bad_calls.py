@@ -1,0 +1,194 @@
+"""Every public function, called badly: our own error, which says expected and got; nothing moves."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from tests.reliability.bad_calls import BAD, CALLS, Call, Kit, Made, ended
+
+import virtualtb_fast as vtb
+from virtualtb_fast import envs, logs, policies, schema
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
+    made = Kit(tmp_path_factory.mktemp("calls"))
+    yield made
+    for env in made.all_envs():
+        env.close()
+
+
+def called(kit: Kit, call: Call, changes: dict[str, Any]) -> Any:
+    return call.function(kit)(**(call.good(kit) | changes))
+
+
+def short(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)}"
+    return ascii(value)[:30]
+
+
+IDS = [f"{call.name}-{name}-{short(value)}" for call, name, value in BAD]
+
+
+@pytest.mark.parametrize(("call", "name", "value"), BAD, ids=IDS)
+def test_a_bad_call_is_refused_and_nothing_moves(
+    kit: Kit, call: Call, name: str, value: Any
+) -> None:
+    if call.name == "import_published":
+        pytest.importorskip("torch")
+    before = kit.state()
+    wrong = value.make(kit) if isinstance(value, Made) else value
+    with pytest.raises(call.raises, match=r"(?s)expected|\[Errno") as caught:
+        called(kit, call, {name: wrong})
+    system = isinstance(caught.value, vtb.OutputError) and caught.value.errno is not None
+    assert system or " got" in str(caught.value) or "not" in str(caught.value)
+    assert kit.state() == before
+
+
+def test_there_are_more_than_500() -> None:
+    assert len(BAD) > 500
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_the_good_call_is_good(kit: Kit, call: Call) -> None:
+    """Or every refusal would be one of something else."""
+    if call.name in ("import_published", "fit", "Policy.save of a constant"):
+        pytest.skip("the good call needs files that are not here, or takes long")
+    called(kit, call, {})
+
+
+def test_calls_in_the_wrong_order(kit: Kit) -> None:
+    before = kit.state()
+    for what, call in ended(kit):
+        with pytest.raises(vtb.VirtualTBError, match="expected") as caught:
+            call()
+        assert not isinstance(caught.value, vtb.FileFormatError), what
+        assert kit.state() == before, what
+
+
+def test_missing_and_unknown_arguments_are_type_errors(kit: Kit) -> None:
+    """As for any function of Python."""
+    before = kit.state()
+    for call in CALLS:
+        with pytest.raises(TypeError, match="argument"):
+            called(kit, call, {"no_such_argument": 1})
+    assert kit.state() == before
+
+
+# Nothing public is left out
+
+
+WITHOUT_ARGUMENTS = {
+    "Catalog.close", "Catalog.info", "GroundTruthStore.reveal", "Policy.tensors",
+    "SessionLog.digest", "SessionLog.keys", "SessionLog.session_offsets", "SessionLog.to_arrow",
+    "Simulator.reduced", "Simulator.tensors", "Simulator.to_bytes",
+}  # fmt: skip
+"""Methods that take nothing that could be wrong."""
+
+
+def public() -> Iterator[str]:
+    for name in vtb.__all__:
+        thing = getattr(vtb, name)
+        if inspect.isclass(thing) and issubclass(thing, Exception):
+            continue
+        if inspect.isclass(thing):
+            yield from methods(thing)
+        elif callable(thing):
+            yield name
+    for thing in (policies.Policy, logs.SessionLog):
+        yield from methods(thing)
+    yield from (name for name in envs.__all__ if name != "register")
+    yield from (name for name in schema.__all__ if not name.startswith("V0_"))
+    yield "read_log"
+
+
+def methods(kind: type) -> Iterator[str]:
+    for name, value in vars(kind).items():
+        if not name.startswith("_") and callable(getattr(kind, name)) and not isinstance(value, property):
+            yield f"{kind.__name__}.{name}"
+
+
+def test_every_public_function_is_called() -> None:
+    listed = {call.name for call in CALLS} | WITHOUT_ARGUMENTS
+    assert set(public()) - {"ConstantCustomer"} <= listed
+
+
+# Any value at all
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(-3, 70), st.floats(), st.complex_numbers(),
+    st.text(max_size=5), st.binary(max_size=5), st.just(object), st.just(...), st.just(Path("x")),
+    st.lists(st.one_of(st.integers(), st.floats(), st.text(max_size=2), st.none()), max_size=7),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.tuples(st.floats(), st.floats()),
+    npst.arrays(
+        st.one_of(
+            npst.floating_dtypes(), npst.integer_dtypes(), npst.unsigned_integer_dtypes(),
+            npst.boolean_dtypes(), npst.complex_number_dtypes(), npst.datetime64_dtypes(),
+            npst.unicode_string_dtypes(max_len=3), npst.byte_string_dtypes(max_len=3),
+        ),
+        st.one_of(
+            npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=7),
+            st.sampled_from([(6,), (27,), (3, 6), (3, 27), (2, 2), (60,), (60, 5)]),
+        ),
+    ),
+)  # fmt: skip
+
+HUGE = {"count", "items", "sessions", "pages", "num_envs", "k", "seed", "first", "candidates"}
+"""Arguments by which a good call may be a long one."""
+
+QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::numpy.exceptions.ComplexWarning")
+@pytest.mark.parametrize("call", [call for call in CALLS if call.bad], ids=lambda call: call.name)
+@QUICK
+@given(data=st.data())
+def test_any_value_is_taken_or_refused(kit: Kit, call: Call, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(call.bad)))
+    value = data.draw(ODD)
+    if name in HUGE and isinstance(value, int | float) and 1000 < value < 2**40:
+        value = 1000
+    if name in ("path", "out") and isinstance(value, str | Path):
+        value = kit.folder / f"{str(value)[:1].encode().hex()}.new"
+        value.unlink(missing_ok=True)
+    before = kit.state()
+    try:
+        called(kit, call, {name: value})
+    except vtb.VirtualTBError as error:
+        assert str(error)
+        assert kit.state() == before
+    except TypeError as error:
+        # Python's own, for a missing argument where the good call has none to give.
+        assert "argument" in str(error), error
+        assert kit.state() == before
+    else:
+        if not call.steps:
+            assert kit.state() == before
+
+
+def test_the_harness_sees_what_moves(kit: Kit) -> None:
+    """Void guard: a call that does move an environment changes what is compared."""
+    before = kit.state()
+    states = [env.get_state() for env in kit.all_envs()]
+    kit.env.step(np.zeros(6, np.float32))
+    assert kit.state() != before
+    for env, state in zip(kit.all_envs(), states, strict=True):
+        env.set_state(state)
+    kit.attributes[0, 0] += 1
+    assert kit.state() != before
+    kit.attributes[0, 0] -= 1
+    assert pickle.loads(before)
+    assert next(itertools.count()) == 0
