@@ -8,7 +8,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
-	bench-async bench-simulators bench-reduced bench-kernels tables fuzz soak-kills wheel sdist refit clean
+	bench-async bench-simulators bench-reduced bench-kernels tables fuzz soak-kills soak-forks \
+	free-threaded wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -117,6 +118,19 @@ fuzz: ## Fuzz the reader of catalogues: make fuzz SECONDS=300 (needs cargo insta
 soak-kills: $(VENV)/.test $(VENV)/.built ## Kill rollouts 500 times, fail 200 writes, press Ctrl-C 1,000 times
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.reliability.rollouts \
 		--kills 500 --failures 200 --interrupts 1000 --json benches/results/reliability/kills.json
+
+soak-forks: $(VENV)/.test $(VENV)/.built ## Fork 500 times while threads are at work
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.forks \
+		--forks 500 --json benches/results/reliability/forks.json
+
+free-threaded: ## Test the core under free-threaded Python: make free-threaded PYTHON=python3.14t
+	$(PYTHON) -c 'import sysconfig; assert sysconfig.get_config_var("Py_GIL_DISABLED"), "expected a free-threaded Python"'
+	$(PYTHON) -m venv target/free-threaded
+	target/free-threaded/bin/python -m pip install --quiet "maturin>=1.9,<2"
+	rm -rf target/free-threaded/dist
+	target/free-threaded/bin/maturin build --release --locked --quiet \
+		--interpreter target/free-threaded/bin/python --out target/free-threaded/dist
+	target/free-threaded/bin/python tools/check_wheel.py target/free-threaded/dist --tests
 
 wheel: $(VENV)/.base ## Build the wheel, exercise it in fresh environments: make wheel [PYTHONS="python3.12 ..."]
 	rm -rf dist && $(BIN)/maturin build --release --out dist --quiet

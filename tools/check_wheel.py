@@ -50,6 +50,7 @@ print("exercised", vtb.__version__, "with", sim.name, sim.digest[:12])
 
 TESTS = (
     "tests/parity",
+    "tests/reliability/test_threads.py",
     "tests/unit/test_arguments.py",
     "tests/unit/test_catalog.py",
     "tests/unit/test_catalog_candidates.py",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from virtualtb_fast.errors import InvalidArgumentError
 
@@ -101,6 +102,14 @@ def instance(what: str, value: object, kind: type[Kind]) -> Kind:
         got = type(value).__name__
         raise InvalidArgumentError(f"{what}: expected a {kind.__name__}, got a {got}")
     return value
+
+
+def array(what: str, value: ArrayLike) -> NDArray[Any]:
+    """The value as an array, if NumPy can make one of it."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidArgumentError(f"{what}: expected an array, got {error}") from error
 
 
 def function(what: str, value: Callable[..., Any] | None) -> Any:

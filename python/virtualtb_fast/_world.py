@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from virtualtb_fast import _core
+from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import InvalidArgumentError
 
 __all__ = ["Course", "Hidden", "Items"]
@@ -80,7 +80,7 @@ class Hidden:
         Raises:
             InvalidArgumentError: codes of another shape, or out of range.
         """
-        array = np.asarray(codes)
+        array = _arguments.array("codes", codes)
         if array.size and array.dtype.kind == "i" and array.min() < 0:
             raise InvalidArgumentError(f"codes: expected none below 0, got {array.min()}")
         if array.ndim != 2 or array.dtype.kind not in "iu":
@@ -100,7 +100,7 @@ class Hidden:
         Raises:
             InvalidArgumentError: something other than integers of 0 to 15.
         """
-        numbers = np.asarray(archetypes)
+        numbers = _arguments.array("archetypes", archetypes)
         whole = numbers.dtype.kind in "iu"
         if not whole or (numbers.size and not 0 <= numbers.min() <= numbers.max() < 16):
             expected = "integers of 0 to 15"

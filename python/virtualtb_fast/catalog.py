@@ -272,7 +272,7 @@ class Catalog:
         Raises:
             FileFormatError: the file was altered; the message names the section.
         """
-        self._open().verify(progress)
+        self._open().verify(_arguments.function("progress", progress))
 
     def info(self) -> dict[str, Any]:
         """What the catalogue holds, as a fresh dictionary.

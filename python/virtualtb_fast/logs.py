@@ -137,7 +137,15 @@ class SessionLog:
         Returns:
             float32 of shape (rows, ``schema.observation_width``); for a store that observes
             ``memory`` actions ``(memory - 1) * A`` columns more.
+
+        Raises:
+            InvalidArgumentError: rows that are no slice of integers.
         """
+        try:
+            _arguments.instance("rows", rows, slice).indices(len(self))
+        except TypeError as error:
+            message = f"rows: expected a slice of integers, got {rows!r}"
+            raise InvalidArgumentError(message) from error
         if "store" in self.metadata:
             return self._store_observations(rows)
         schema = self.schema
@@ -202,7 +210,7 @@ class SessionLog:
         Raises:
             OutputError: ``path`` exists and ``overwrite`` is false, or the system refused.
         """
-        self._native.write(_arguments.as_path(path), overwrite)
+        self._native.write(_arguments.as_path(path), _arguments.flag("overwrite", overwrite))
 
     def to_arrow(self) -> Any:
         """The log as a `pyarrow.Table`, sharing memory with this one.

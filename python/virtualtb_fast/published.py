@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast import _arguments
 from virtualtb_fast.errors import (
     FileFormatError,
     InvalidArgumentError,
@@ -64,8 +65,8 @@ def import_published(directory: str | os.PathLike[str]) -> Simulator:
             or values that are not finite.
     """
     try:
-        folder = Path(directory)
-    except TypeError as error:
+        folder = Path(_arguments.as_path(directory))
+    except InvalidArgumentError as error:
         raise InvalidArgumentError(f"directory: expected a path, got {directory!r}") from error
     tensors: dict[str, NDArray[np.float32]] = {}
     files: dict[str, str] = {}

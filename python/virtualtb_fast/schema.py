@@ -27,6 +27,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast import _arguments
 from virtualtb_fast._parts import (
     OUTCOMES,
     STAYING,
@@ -134,7 +135,7 @@ class Schema:
         Raises:
             InvalidArgumentError: codes of another shape or type, or out of range.
         """
-        codes = np.asarray(codes)
+        codes = _arguments.array("codes", codes)
         sizes = np.array([field.size for field in self.customer])
         good = np.issubdtype(codes.dtype, np.integer) and codes.shape[-1:] == sizes.shape
         expected = f"integers of shape (..., {len(sizes)})"
@@ -154,7 +155,14 @@ class Schema:
 
         Returns:
             uint8 of shape (..., number of fields).
+
+        Raises:
+            InvalidArgumentError: no array of numbers, or too few columns.
         """
+        good = isinstance(observations, np.ndarray) and observations.dtype.kind in "fiub"
+        good = good and observations.ndim > 0 and observations.shape[-1] >= self.customer_width
+        expected = f"an array of numbers of shape (..., {self.customer_width} or more)"
+        check(good, "observations", expected, getattr(observations, "shape", observations))
         blocks = [observations[..., columns].argmax(-1) for columns in self.slices.values()]
         return np.stack(blocks, axis=-1).astype(np.uint8)
 
@@ -188,6 +196,10 @@ class Config:
     """Slope of the leaky ReLU between layers, in [0, 1)."""
 
     def __post_init__(self) -> None:
+        parts = {"customers": Customers, "response": Response, "leave": Leave}
+        for name, kind in parts.items():
+            part = getattr(self, name)
+            check(isinstance(part, kind), name, f"a {kind.__name__}", part)
         good = is_number(self.slope) and 0.0 <= self.slope < 1.0
         check(good, "slope", "a number in [0, 1)", self.slope)
         good = self.response.heads == "clicks" or self.leave.kind == "hazard"

@@ -218,7 +218,7 @@ class Simulator:
             InvalidArgumentError: another model, shape or dtype.
         """
         layers = self._config.layers(self._schema)
-        if model not in layers:
+        if not isinstance(model, str) or model not in layers:
             raise InvalidArgumentError(f"model: expected {', '.join(layers)}, got {model!r}")
         array, width = np.asarray(inputs), layers[model][0]
         if array.ndim != 2 or array.shape[1] != width:
@@ -262,7 +262,7 @@ class Simulator:
         Raises:
             InvalidArgumentError: a base other than 0 or 1.
         """
-        if base not in (0, 1) or isinstance(base, bool):
+        if not isinstance(base, int | np.integer) or base not in (0, 1) or isinstance(base, bool):
             raise InvalidArgumentError(f"page_base: expected 0 or 1, got {base!r}")
         if not base:
             return self

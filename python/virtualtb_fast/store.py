@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from virtualtb_fast import _arguments, _core
 from virtualtb_fast._world import Course, Hidden, Items
-from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.errors import InvalidActionError, InvalidArgumentError
 from virtualtb_fast.schema import Schema
 
 __all__ = [
@@ -336,6 +336,8 @@ when fewer than 10 candidates are left |
         """
         if isinstance(policy, str) and policy != "zero":
             return Course(*self._native.expected(policy, None))
+        if policy is None:
+            raise InvalidActionError("policy: expected a word or an action, got None")
         action = np.zeros(27, np.float32) if isinstance(policy, str) else policy
         return Course(*self._native.expected("constant", action))
 

@@ -22,9 +22,10 @@ mapped ones, builds stores. Results are compared with those of an undisturbed pr
 An environment that a busy thread was stepping at the fork is half stepped in the child: there every
 use of it is a `StateError`.
 
-A child that is not done within `GRACE` seconds is a hang: it is made to say where (``faulthandler``),
-ended, and everything fails. Void guards, in the same run: a child that waits for a lock that
-another thread held at the fork is found to hang; wrong results are found to be wrong.
+A child that is not done within `GRACE` seconds is a hang: it is made to say where, by
+``faulthandler``, and ended, and everything fails. Void guards, in the same run: a child that waits
+for a lock that another thread held at the fork is found to hang; wrong results are found to be
+wrong.
 """
 
 from __future__ import annotations
@@ -317,9 +318,9 @@ def asynchronous(place: Place, number: int) -> None:
         observations = envs.step_wait(timeout=GRACE)[0]
     finally:
         envs.close(terminate=True)
-    native = place.vector(1)
+    native = gymnasium.make_vec("virtualtb_fast:VirtualTB-v1", 2, simulator=place.simulator)
     native.reset(seed=3)
-    assert np.array_equal(observations, native.step(np.full((600, 6), 0.25, np.float32))[0][:2])
+    assert np.array_equal(observations, native.step(np.full((2, 6), 0.25, np.float32))[0])
 
 
 class Items:
@@ -348,8 +349,7 @@ def torn(busy: Busy) -> str:
     """What an environment does that a busy thread may have been stepping at the fork."""
     try:
         busy.stepped.observe()
-    except vtb.StateError as error:
-        assert "expected" in str(error)
+    except vtb.StateError:
         return "refused"
     return "worked"
 
@@ -435,7 +435,8 @@ def guards(place: Place) -> dict[str, str]:
     release.set()
     thread.join()
     assert hangs is not None
-    assert hangs.startswith("a child hangs") and "forks.py" in hangs, hangs
+    assert hangs.startswith("a child hangs")
+    assert "forks.py" in hangs, hangs
     place.want["customers"], right = "another", place.want["customers"]
     differs = forked(lambda: place.check("customers"))
     place.want["customers"] = right

@@ -1,10 +1,8 @@
-"""Every public function, called badly: our own error, which says expected and got; nothing moves."""
+"""Every public function, called badly: our own error, that says why, and nothing moves."""
 
 from __future__ import annotations
 
 import inspect
-import itertools
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,7 +113,11 @@ def public() -> Iterator[str]:
 
 def methods(kind: type) -> Iterator[str]:
     for name, value in vars(kind).items():
-        if not name.startswith("_") and callable(getattr(kind, name)) and not isinstance(value, property):
+        if (
+            not name.startswith("_")
+            and callable(getattr(kind, name))
+            and not isinstance(value, property)
+        ):
             yield f"{kind.__name__}.{name}"
 
 
@@ -164,19 +166,18 @@ def test_any_value_is_taken_or_refused(kit: Kit, call: Call, data: st.DataObject
     if name in ("path", "out") and isinstance(value, str | Path):
         value = kit.folder / f"{str(value)[:1].encode().hex()}.new"
         value.unlink(missing_ok=True)
-    before = kit.state()
+    before, moved = kit.state(), call.steps
     try:
         called(kit, call, {name: value})
-    except vtb.VirtualTBError as error:
-        assert str(error)
-        assert kit.state() == before
+    except vtb.VirtualTBError:
+        moved = False
     except TypeError as error:
         # Python's own, for a missing argument where the good call has none to give.
-        assert "argument" in str(error), error
+        if "argument" not in str(error):
+            raise
+        moved = False
+    if not moved:
         assert kit.state() == before
-    else:
-        if not call.steps:
-            assert kit.state() == before
 
 
 def test_the_harness_sees_what_moves(kit: Kit) -> None:
@@ -190,5 +191,4 @@ def test_the_harness_sees_what_moves(kit: Kit) -> None:
     kit.attributes[0, 0] += 1
     assert kit.state() != before
     kit.attributes[0, 0] -= 1
-    assert pickle.loads(before)
-    assert next(itertools.count()) == 0
+    assert kit.state() == before

@@ -89,7 +89,8 @@ class NativeEnv:
 
     def _make(self, rules: Any, render_mode: str | None) -> None:
         """Makes the batch, not yet reset."""
-        if render_mode is not None and render_mode not in RENDER_MODES:
+        known = isinstance(render_mode, str) and render_mode in RENDER_MODES
+        if render_mode is not None and not known:
             expected = f"None, {' or '.join(RENDER_MODES)}"
             raise InvalidArgumentError(f"render_mode: expected {expected}, got {render_mode!r}")
         self.render_mode = render_mode
@@ -132,7 +133,9 @@ class NativeEnv:
         count = self._rules.num_envs
         if seeds is None:
             return np.zeros(count, np.uint64), np.zeros(count, np.bool_)
-        if not isinstance(seeds, Sequence | np.ndarray):
+        if isinstance(seeds, bytes | bytearray | memoryview) or not isinstance(
+            seeds, Sequence | np.ndarray
+        ):
             seed = _arguments.seed(seeds)
             self._note_seed(seed)
             return _streams(seed, count), np.ones(count, np.bool_)

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from virtualtb_fast import _arguments
 from virtualtb_fast.envs._native import RENDER_MODES, Closed, NativeEnv
 from virtualtb_fast.errors import InvalidArgumentError
 
@@ -90,7 +91,9 @@ class VectorBase(NativeEnv, VectorEnv[NDArray[Any], NDArray[np.float32], NDArray
             InvalidArgumentError: a seed or a mask that is none.
             StateError: the environment was closed.
         """
-        mask = None if options is None else options.get("reset_mask")
+        mask = None
+        if options is not None:
+            mask = _arguments.instance("options", options, dict).get("reset_mask")
         if mask is not None:
             self._check_mask(mask)
         observations = self._reset(seed, mask)

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,7 +82,9 @@ class Policy:
             action: (A,) finite numbers; clipped into the simulator's range when it is played.
         """
         try:
-            array = np.asarray(action, dtype=np.float32)
+            # What is too large for float32 becomes infinite, which is refused by name.
+            with np.errstate(over="ignore"):
+                array = np.asarray(action, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"constant action: expected numbers, got {error}") from error
         if array.ndim != 1:
@@ -135,18 +137,23 @@ class Policy:
         Raises:
             InvalidArgumentError: shapes or dtypes that do not fit together, values not finite.
         """
-        width, size = schema.observation_width, schema.action
+        width, size = _arguments.instance("schema", schema, Schema).observation_width, schema.action
         tensors = {
             "observation.mean": _column("observation_mean", observation_mean, 0.0, width),
             "observation.sd": _column("observation_sd", observation_sd, 1.0, width),
         }
         sizes = [width]
+        if not isinstance(cast(object, layers), Iterable):
+            got = type(layers).__name__
+            raise InvalidArgumentError(f"layers: expected (weight, bias) pairs, got a {got}")
         for index, pair in enumerate(layers):
-            if len(pair) != 2:
-                raise InvalidArgumentError(f"layer {index}: expected (weight, bias), got {pair!r}")
-            for name, value in zip(("weight", "bias"), pair, strict=True):
-                tensors[f"policy.{2 * index}.{name}"] = np.ascontiguousarray(value)
-            sizes.append(len(tensors[f"policy.{2 * index}.bias"]))
+            weight, bias = _layer(index, pair)
+            tensors[f"policy.{2 * index}.weight"] = weight
+            tensors[f"policy.{2 * index}.bias"] = bias
+            sizes.append(len(bias))
+        if sizes[-1] != size or len(sizes) == 1:
+            message = f"expected layers that end in {size} outputs, got sizes {sizes}"
+            raise InvalidArgumentError(f"layers: {message}")
         if log_sd is not None:
             tensors["log_sd"] = _column("log_sd", log_sd, 0.0, size)
         config = {
@@ -154,8 +161,8 @@ class Policy:
             "activation": _activation("activation", activation),
             "output": _activation("output", output),
             "sampled": log_sd is not None,
-            "observation_clip": observation_clip,
-            "action_clip": None if action_clip is None else list(action_clip),
+            "observation_clip": _number("observation_clip", observation_clip),
+            "action_clip": _clip(action_clip),
             "schema_digest": _core.schema_digest(schema.to_json()),
         }
         try:
@@ -231,7 +238,31 @@ def _column(what: str, value: ArrayLike | None, default: float, size: int) -> ND
     if array.shape != (size,) or array.dtype.kind not in "fiu":
         got = f"{array.dtype} of shape {array.shape}"
         raise InvalidArgumentError(f"{what}: expected numbers of shape ({size},), got {got}")
-    return np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32)
+
+
+def _layer(index: int, pair: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A layer's weight and bias, whose shapes the native module compares with its neighbours'."""
+    if isinstance(pair, list | tuple) and len(pair) == 2:
+        arrays = [part for part in pair if isinstance(part, np.ndarray)]
+        if [array.ndim for array in arrays] == [2, 1] and arrays[0].shape[0] == len(arrays[1]):
+            return np.ascontiguousarray(arrays[0]), np.ascontiguousarray(arrays[1])
+    expected = "(weight, bias), arrays of shapes (outputs, inputs) and (outputs,)"
+    raise InvalidArgumentError(f"layer {index}: expected {expected}, got {pair!r}")
+
+
+def _number(what: str, value: Any) -> float | None:
+    return None if value is None else _arguments.real(what, value)
+
+
+def _clip(action_clip: Any) -> list[float] | None:
+    if action_clip is None:
+        return None
+    if not isinstance(action_clip, list | tuple) or len(action_clip) != 2:
+        message = f"action_clip: expected None or (low, high), got {action_clip!r}"
+        raise InvalidArgumentError(message)
+    return [_arguments.real("action_clip", bound) for bound in action_clip]
 
 
 def _activation(what: str, value: Activation) -> dict[str, Any]:
