@@ -235,6 +235,8 @@ pub fn serial<R>(
         if let Some(error) = failure.take() {
             return Err(error);
         }
+        // Short work does not ask by itself.
+        clock.poll()?;
         if take(result)?.is_break() {
             break;
         }
@@ -315,6 +317,28 @@ mod tests {
             let outcome = ordered(threads, 9, work, take, &|| Err(Error::Interrupted));
             assert!(matches!(outcome, Err(Error::Interrupted)));
         }
+    }
+
+    #[test]
+    fn a_tick_is_heard_between_pieces_of_short_work() {
+        for threads in [1, 3] {
+            let work = |_, _: &dyn Fn() -> bool| std::thread::sleep(Duration::from_millis(1));
+            let take = |()| Ok(ControlFlow::Continue(()));
+            let outcome = ordered(threads, u64::MAX, work, take, &|| Err(Error::Interrupted));
+            assert!(matches!(outcome, Err(Error::Interrupted)));
+        }
+    }
+
+    #[test]
+    fn a_process_has_pools_of_its_own() {
+        let (one, pool_of_one) = (process(), pool(2).unwrap());
+        assert!(Arc::ptr_eq(&pool_of_one, &pool(2).unwrap()));
+        // Held, as by a thread that a child does not have.
+        let _held = pools().unwrap().lock().unwrap();
+        forked();
+        assert_ne!(process(), one);
+        assert!(!Arc::ptr_eq(&pool_of_one, &pool(2).unwrap()));
+        FORKS.fetch_sub(1, Ordering::Relaxed);
     }
 
     #[test]

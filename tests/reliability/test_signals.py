@@ -8,8 +8,6 @@ look up notes the first one at its end, so that there is nothing left to end.
 from __future__ import annotations
 
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from tests.reliability.cases import small_simulator
 import virtualtb_fast as vtb
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "pthread_kill"), reason="Ctrl-C is sent as a signal to a thread"
+    not hasattr(signal, "setitimer"), reason="a timer of the system presses Ctrl-C"
 )
 
 SLOW = 400_000
@@ -148,40 +146,29 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
 
 
 def pressed(work: Callable[[], Any]) -> bool:
-    """Does it and presses Ctrl-C; whether that was answered in the middle."""
-    main = threading.main_thread().ident
-    noted, over, again = threading.Event(), threading.Event(), threading.Event()
-    assert main is not None
+    """Does it under a Ctrl-C every 10 ms of work; whether the second was answered in the middle.
+
+    A timer of the system presses: a thread would have to wait for the interpreter. Signals that
+    come before one is answered are one signal.
+    """
+    noted, over = 0, False
 
     def answer(number: int, frame: Any) -> None:
-        if noted.is_set():
-            raise KeyboardInterrupt
-        noted.set()
+        nonlocal noted
+        noted += 1
+        if noted > 1 and not over:
+            signal.default_int_handler(number, frame)
 
-    def press() -> None:
-        time.sleep(0.02)
-        if over.is_set():
-            return
-        signal.pthread_kill(main, signal.SIGINT)
-        noted.wait()
-        # A call that has only just noted it, at its end, is over by then.
-        time.sleep(0.01)
-        if not over.is_set():
-            again.set()
-            signal.pthread_kill(main, signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, answer)
-    thread = threading.Thread(target=press)
-    thread.start()
+    before = signal.signal(signal.SIGPROF, answer)
+    signal.setitimer(signal.ITIMER_PROF, 0.02, 0.01)
     try:
         work()
-        over.set()
-        thread.join()
+        over = True
     except KeyboardInterrupt:
-        thread.join()
-        return again.is_set()
+        return True
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
     return False
 
 

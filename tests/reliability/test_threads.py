@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.reliability.cases import small_simulator
 
 import virtualtb_fast as vtb
 from virtualtb_fast.envs import (
@@ -24,7 +23,7 @@ THREADS = 8
 
 @pytest.fixture(scope="module")
 def simulator() -> vtb.Simulator:
-    return small_simulator()
+    return vtb.load_simulator()
 
 
 def store(**more: Any) -> vtb.GroundTruthStore:
@@ -98,7 +97,7 @@ def test_a_store_in_use_refuses_every_other_thread(many: bool) -> None:
 def test_steps_of_one_batch_at_once_are_made_or_refused(simulator: vtb.Simulator) -> None:
     envs = VirtualTBV1Vector(4000, simulator, num_threads=1, autoreset_mode="SameStep")
     envs.reset(seed=1)
-    state, actions = envs.get_state(), np.zeros((4000, 6), np.float32)
+    state, actions = envs.get_state(), np.zeros((4000, 27), np.float32)
 
     def steps() -> tuple[int, int]:
         made, refused = 0, 0
@@ -127,7 +126,7 @@ def test_threads_that_take_turns_are_not_refused(simulator: vtb.Simulator, many:
     """Void guard: which thread it is does not matter."""
     env: Any = VirtualTBV1Vector(3, simulator) if many else VirtualTBV1(simulator)
     env.reset(seed=1)
-    action, failed = np.zeros((3, 6) if many else 6, np.float32), []
+    action, failed = np.zeros((3, 27) if many else 27, np.float32), []
 
     def turn() -> None:
         try:
@@ -153,7 +152,7 @@ def test_eight_threads_share_everything_that_is_frozen(simulator: vtb.Simulator)
     catalog = vtb.Catalog.build(attributes, category=rng.integers(0, 20, 20_000))
     place = store()
     codes = simulator.customers(500, 1)
-    pages, actions = np.arange(500), np.zeros((500, 6), np.float32)
+    pages, actions = np.arange(500), np.zeros((500, 27), np.float32)
 
     def work() -> str:
         parts: list[Any] = []
@@ -166,7 +165,7 @@ def test_eight_threads_share_everything_that_is_frozen(simulator: vtb.Simulator)
             parts += [played["clicks"], played["action"]]
             envs = VirtualTBV1Vector(20, simulator, num_threads=2)
             envs.reset(seed=number)
-            parts.append(envs.step(np.zeros((20, 6), np.float32))[0])
+            parts.append(envs.step(np.zeros((20, 27), np.float32))[0])
         return hashlib.sha256(
             b"".join(np.ascontiguousarray(p).tobytes() for p in parts)
         ).hexdigest()
