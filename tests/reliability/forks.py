@@ -31,9 +31,9 @@ wrong.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import faulthandler
 import hashlib
+import importlib.util
 import itertools
 import json
 import multiprocessing
@@ -405,15 +405,9 @@ def one(place: Place, busy: Busy, way: str, name: str, number: int) -> int:
 def ways() -> Iterator[str]:
     """All ways in turn, the slow ones seldom."""
     quick = ["os.fork", "thread", "os.fork", "process", "in a call", "fork in fork", "pool"]
-    slow = ["async", "spawn", "loader", "forkserver"]
-    with contextlib.suppress(ImportError):
-        import torch  # noqa: F401
-
-        slow = [*slow, "loader"]
-    if len(slow) < 5:
-        slow.remove("loader")
-    else:
-        slow.pop()
+    slow = ["async", "spawn", "forkserver"]
+    if importlib.util.find_spec("torch"):
+        slow.append("loader")
     for turn in itertools.count():
         yield from quick
         yield slow[turn % len(slow)]

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from tests.reliability.bad_calls import BAD, CALLS, Call, Kit, Made, ended
+from tests.reliability.bad_calls import BAD, CALLS
+from tests.reliability.bad_kit import Call, Kit, Made
+from tests.reliability.bad_order import ended
 
 import virtualtb_fast as vtb
 from virtualtb_fast import envs, logs, policies, schema
