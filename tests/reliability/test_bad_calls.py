@@ -190,7 +190,8 @@ def test_the_harness_sees_what_moves(kit: Kit) -> None:
     assert kit.state() != before
     for env, state in zip(kit.all_envs(), states, strict=True):
         env.set_state(state)
-    kit.attributes[0, 0] += 1
+    value = kit.attributes[0, 0]
+    kit.attributes[0, 0] = value + 1
     assert kit.state() != before
-    kit.attributes[0, 0] -= 1
+    kit.attributes[0, 0] = value
     assert kit.state() == before

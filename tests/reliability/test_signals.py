@@ -154,9 +154,10 @@ def pressed(work: Callable[[], Any]) -> bool:
     noted, over = 0, False
 
     def answer(number: int, frame: Any) -> None:
-        nonlocal noted
+        nonlocal noted, over
         noted += 1
         if noted > 1 and not over:
+            over = True
             signal.default_int_handler(number, frame)
 
     before = signal.signal(signal.SIGPROF, answer)

@@ -133,9 +133,8 @@ class NativeEnv:
         count = self._rules.num_envs
         if seeds is None:
             return np.zeros(count, np.uint64), np.zeros(count, np.bool_)
-        if isinstance(seeds, bytes | bytearray | memoryview) or not isinstance(
-            seeds, Sequence | np.ndarray
-        ):
+        scalar = isinstance(seeds, bytes | bytearray | memoryview) or getattr(seeds, "ndim", 1) == 0
+        if scalar or not isinstance(seeds, Sequence | np.ndarray):
             seed = _arguments.seed(seeds)
             self._note_seed(seed)
             return _streams(seed, count), np.ones(count, np.bool_)
