@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::parallel;
 
 type Work<T, R> = Box<dyn FnOnce(&mut T) -> R + Send>;
 type Outcome<R> = std::thread::Result<R>;
@@ -94,7 +95,7 @@ impl<T: Send + 'static, R: Send + 'static> Lent<T, R> {
 
 /// A thread that does one piece of work after the other, and the process that it belongs to.
 struct Thread<T, R> {
-    process: u32,
+    process: u64,
     channels: Option<Channels<T, R>>,
 }
 
@@ -122,11 +123,11 @@ impl<T: Send + 'static, R: Send + 'static> Thread<T, R> {
             .spawn(serve)
             .map_err(|error| Error::State(format!("send: cannot start a thread: {error}")))?;
         let channels = Some(Channels { work, done: Mutex::new(done) });
-        Ok(Self { process: std::process::id(), channels })
+        Ok(Self { process: parallel::process(), channels })
     }
 
     fn is_ours(&self) -> bool {
-        self.process == std::process::id()
+        self.process == parallel::process()
     }
 
     fn send(&self, value: T, work: Work<T, R>) -> std::result::Result<(), T> {
@@ -148,7 +149,7 @@ impl<T: Send + 'static, R: Send + 'static> Thread<T, R> {
 impl<T, R> Drop for Thread<T, R> {
     fn drop(&mut self) {
         // In a forked child the parent's thread may have held a lock of theirs for good.
-        if self.process != std::process::id() {
+        if self.process != parallel::process() {
             std::mem::forget(self.channels.take());
         }
     }

@@ -149,9 +149,10 @@ def fit(
                 policy.save(paths[1])
             if paths[0] is not None:
                 # The first goes first and comes last: where it is, all others are.
-                if ensemble > 1:
+                others = _members(paths[0], settings.ensemble)
+                if others:
                     paths[0].unlink(missing_ok=True)
-                for path, member in zip(_members(paths[0], ensemble), simulators[1:], strict=True):
+                for path, member in zip(others, simulators[1:], strict=True):
                     member.save(path)
                 simulators[0].save(paths[0])
             if not keep_work:

@@ -392,7 +392,7 @@ def _reduced(simulator: Simulator) -> Simulator:
     return Simulator(simulator._native.reduced())
 
 
-def _unpickle(digest: str, data: bytes, reduced: bool) -> Simulator:
+def _unpickle(digest: str, data: bytes, reduced: bool = False) -> Simulator:
     simulator = _alive.get(digest)
     if simulator is None:
         simulator = Simulator(_core.Simulator.from_bytes(data, "pickled simulator"))

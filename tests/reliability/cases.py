@@ -173,3 +173,14 @@ class Child:
             os.waitpid(self.pid, 0)
         assert said, "a process died"
         return json.loads(said)
+
+
+def report(results: dict[str, Any], began: float, load: float, path: Path | None) -> None:
+    """Prints what a long form came to, with its load and seconds, and writes it if asked."""
+    results["load_average"] = [round(load, 2), round(os.getloadavg()[0], 2)]
+    results["seconds"] = round(time.perf_counter() - began, 1)
+    text = json.dumps(results, indent=2) + "\n"
+    print(text, end="")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

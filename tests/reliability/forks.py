@@ -35,7 +35,6 @@ import faulthandler
 import hashlib
 import importlib.util
 import itertools
-import json
 import multiprocessing
 import os
 import pickle
@@ -53,7 +52,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from tests.reliability.cases import small_simulator
+from tests.reliability.cases import report, small_simulator
 
 import virtualtb_fast as vtb
 from virtualtb_fast.envs.virtualtb import VirtualTBV1
@@ -469,19 +468,11 @@ def main() -> None:
     results = {
         "machine": machine(),
         "forks": done.total(),
-        "hangs": 0,
-        "wrong": 0,
         "ways": dict(done),
         "works": dict(works),
         "guards": found,
-        "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
-        "seconds": round(time.perf_counter() - began, 1),
     }
-    text = json.dumps(results, indent=2) + "\n"
-    print(text, end="")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text)
+    report(results, began, load, options.json)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import os
 import resource
 import shutil
@@ -33,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.reliability.cases import Case, Child, cases, counted
+from tests.reliability.cases import Case, Child, cases, counted, report
 from tests.reliability.ctrl_c import interrupts
 
 import virtualtb_fast as vtb
@@ -222,13 +221,7 @@ def main() -> None:
             "failed_writes": failures(all_cases, options.failures, folder, rng),
             "ctrl_c": interrupts(all_cases, options.interrupts, folder, rng),
         }
-    results["load_average"] = [round(load, 2), round(os.getloadavg()[0], 2)]
-    results["seconds"] = round(time.perf_counter() - began, 1)
-    text = json.dumps(results, indent=2) + "\n"
-    print(text, end="")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(text)
+    report(results, began, load, options.json)
 
 
 if __name__ == "__main__":

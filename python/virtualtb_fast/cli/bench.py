@@ -139,13 +139,6 @@ def run(options: argparse.Namespace) -> int:
     if options.threads is None:
         options.threads = 1 if catalog else _cores()
     answer = _in_child(vars(options), threads=options.threads if catalog else 1)
-    if options.plot is not None:
-        from virtualtb_fast.evaluation import plots
-
-        if catalog:
-            plots.retrieval(answer["runs"], options.plot)
-        else:
-            plots.environments(answer, options.plot)
     answer = {"command": f"bench {options.what}", **answer}
     if options.out is not None:
         _write(answer, options.out)
@@ -158,6 +151,12 @@ def run(options: argparse.Namespace) -> int:
         from virtualtb_fast.cli import _bench_table
 
         _bench_table.show(answer)
+    if options.plot is not None:
+        # Last: a picture that fails to be drawn takes no figure with it.
+        if catalog:
+            plots.retrieval(answer["runs"], options.plot)
+        else:
+            plots.environments(answer, options.plot)
     return 0
 
 

@@ -33,6 +33,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
+from virtualtb_fast._fit_settings import MOST_MEMBERS
 from virtualtb_fast.cli import common
 from virtualtb_fast.errors import OutputError
 from virtualtb_fast.fit import CUSTOMERS, RESPONSES, fit
@@ -101,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     learn.add_argument(
         "--ensemble",
-        type=common.whole(1, 100),
+        type=common.whole(1, MOST_MEMBERS),
         default=1,
         metavar="K",
         help="with bc or linear: learn K responses, say how far they disagree, and write the "

@@ -154,7 +154,9 @@ def _refuse_existing(options: argparse.Namespace) -> None:
     if options.resume and options.out is None:
         raise InvalidArgumentError("--resume: expected --out with it, got none")
     # What the same command has finished is its own to look at, and to draw again.
-    replaced = options.overwrite or options.resume
+    names = (options.out, f"{options.out}.partial")
+    began = options.resume and any(os.path.exists(name) for name in names)
+    replaced = options.overwrite or began
     for path in (options.out, options.plot):
         if path is not None and os.path.exists(path) and not replaced:
             raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
