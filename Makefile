@@ -8,8 +8,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
-	bench-async bench-simulators bench-reduced bench-kernels tables fuzz soak-kills soak-forks \
-	free-threaded wheel sdist refit clean
+	bench-async bench-simulators bench-reduced bench-kernels tables fuzz search soak-kills \
+	soak-forks free-threaded wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -114,6 +114,9 @@ fuzz: ## Fuzz the reader of catalogues: make fuzz SECONDS=300 (needs cargo insta
 	@command -v cargo-fuzz >/dev/null || { echo "cargo install cargo-fuzz" >&2; exit 1; }
 	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz catalog -- \
 		-max_total_time=$(or $(SECONDS),300) -max_len=4096 -timeout=10 -rss_limit_mb=2048
+
+search: $(VENV)/.test $(VENV)/.built ## Look for bad calls that get through, 1,000 new ones a function
+	$(BIN)/python -m pytest -q tests/reliability/test_bad_calls.py --hypothesis-profile=search
 
 soak-kills: $(VENV)/.test $(VENV)/.built ## Kill rollouts 500 times, fail 200 writes, press Ctrl-C 1,000 times
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.reliability.rollouts \

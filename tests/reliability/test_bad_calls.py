@@ -153,7 +153,9 @@ ODD = st.one_of(
 HUGE = {"count", "items", "sessions", "pages", "num_envs", "k", "seed", "first", "candidates"}
 """Arguments by which a good call may be a long one."""
 
-QUICK = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = 25 if settings.get_current_profile_name() == "same" else settings.default.max_examples
+
+QUICK = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::numpy.exceptions.ComplexWarning")

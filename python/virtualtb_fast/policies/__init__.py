@@ -266,7 +266,8 @@ def _clip(action_clip: Any) -> list[float] | None:
 
 
 def _activation(what: str, value: Activation) -> dict[str, Any]:
-    if value in ("identity", "tanh", "relu"):
+    # An array compared with a text is an array, or raises: hence the type first.
+    if isinstance(value, str) and value in ("identity", "tanh", "relu"):
         return {"kind": value}
     match value:
         case ("leaky_relu", float() | int() as slope):
