@@ -9,6 +9,7 @@ and because nothing depends on when it was saved.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -101,9 +102,10 @@ class Checkpoint:
             raise
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise OutputError(error.errno, error.strerror, str(self.path)) from error
         except Exception as error:
+            # Invalid arguments are seeks to where a damaged archive points.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise OutputError(error.errno, error.strerror, str(self.path)) from error
             what = f"expected a checkpoint, got {type(error).__name__}: {error}"
             raise FileFormatError(f"{self.path}: {what}") from error
         if not isinstance(held, dict) or set(held) != {"key", "state"}:

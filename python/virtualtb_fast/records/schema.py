@@ -50,7 +50,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -369,7 +368,8 @@ class _Reader:
         for key in ("low", "high"):
             value = action[key]
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or abs(value) > _LARGEST:
+            # No number compares with NaN; whole numbers may be too large for a float.
+            if not number or not abs(value) <= _LARGEST:
                 self._fail(f"action.{key}", f"a number within +-{_LARGEST:,}", value)
             bounds.append(float(value))
         if bounds[0] >= bounds[1]:
