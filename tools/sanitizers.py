@@ -83,8 +83,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=20_000, help="mutated files to read")
     given = parser.parse_args()
     outcome = run(given.which, given.files)
-    sys.path.insert(0, str(ROOT))
-    from benches.machine import machine
+    from virtualtb_fast.evaluation.machine import machine
 
     held = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     version = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True)

@@ -437,8 +437,7 @@ def main() -> None:
         "threads": given.threads,
     }
     if given.json is not None:
-        sys.path.insert(0, str(ROOT))
-        from benches.machine import machine
+        from virtualtb_fast.evaluation.machine import machine
 
         text = json.dumps(result | {"machine": machine()}, indent=2) + "\n"
         given.json.parent.mkdir(parents=True, exist_ok=True)
