@@ -8,8 +8,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
-	bench-async bench-simulators bench-reduced bench-kernels tables fuzz search soak-kills \
-	soak-forks free-threaded wheel sdist refit clean
+	bench-async bench-simulators bench-reduced bench-kernels tables fuzz fuzz-coverage search \
+	asan tsan soak-kills soak-forks free-threaded wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -110,10 +110,27 @@ tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, 
 bench-kernels: ## Measure every kernel against its naive version
 	cargo bench --bench kernels
 
-fuzz: ## Fuzz the reader of catalogues: make fuzz SECONDS=300 (needs cargo install cargo-fuzz)
+fuzz: $(VENV)/.test $(VENV)/.built ## Read two million mutated files of every kind: make fuzz FILES=2000000
+	$(BIN)/python tests/fuzz/readers.py --files $(or $(FILES),2000000) \
+		--json benches/results/reliability/fuzz.json
+
+FUZZ_KINDS := simulator policy catalog log
+
+fuzz-coverage: ## Fuzz each reader of the core, led by coverage: make fuzz-coverage SECONDS=300 (cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "cargo install cargo-fuzz" >&2; exit 1; }
-	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz catalog -- \
-		-max_total_time=$(or $(SECONDS),300) -max_len=4096 -timeout=10 -rss_limit_mb=2048
+	for kind in $(FUZZ_KINDS); do \
+		mkdir -p target/fuzz-corpus/$$kind; \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz $$kind \
+			target/fuzz-corpus/$$kind tests/fuzz/corpus/$$kind -- \
+			-max_total_time=$(or $(SECONDS),300) -max_len=131072 -timeout=10 \
+			-rss_limit_mb=2048 || exit 1; \
+	done
+
+asan: $(VENV)/.test $(VENV)/.built ## Rust tests and mutated files under AddressSanitizer
+	$(BIN)/python tools/sanitizers.py address
+
+tsan: $(VENV)/.test $(VENV)/.built ## The same under ThreadSanitizer
+	$(BIN)/python tools/sanitizers.py thread
 
 search: $(VENV)/.test $(VENV)/.built ## Look for bad calls that get through, 1,000 new ones a function
 	$(BIN)/python -m pytest -q tests/reliability/test_bad_calls.py --hypothesis-profile=search

@@ -27,6 +27,7 @@ pub mod search;
 pub mod session;
 pub mod simulator;
 pub mod store;
+mod strict_file;
 pub mod tensor_file;
 #[cfg(test)]
 mod testing;

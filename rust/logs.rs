@@ -26,6 +26,7 @@
 //! [`Columns`] is a log that grows; [`Log`] is one that is complete, shared without copies with
 //! NumPy and Arrow.
 
+mod checksum;
 mod digest;
 mod file;
 mod journal;
@@ -48,14 +49,19 @@ use arrow_schema::{ArrowError, DataType, Field, SchemaRef};
 use crate::error::{Error, Result};
 use crate::simulator::Schema;
 
+#[doc(hidden)]
+pub use checksum::reseal;
 pub use digest::Digester;
 pub use file::{FileWriter, Opening};
 pub use journal::{Journal, journal, same};
 pub use parquet::{Encoder, RowGroup};
-pub use read::{digest_file, each_piece};
+pub use read::{check_file, digest_file, each_piece};
 
 /// Sessions of a row group, and of a rollout's unit of work. Part of the files' layout.
 pub const BLOCK: u64 = 8192;
+/// More rows than this for each byte of a file are taken for damage: what is constant everywhere
+/// takes a seventh of a byte a row.
+pub const MOST_ROWS_A_BYTE: u64 = 64;
 /// How a page ended, in the order of the codes.
 pub const OUTCOMES: [&str; 4] = ["turn", "buy", "leave", "max_pages"];
 /// Code of a page that the customer turned.
@@ -372,7 +378,7 @@ impl Log {
         digester.finish()
     }
 
-    /// Reads a file that [`Self::write`] or a rollout wrote.
+    /// Reads a file that [`Self::write`] or a rollout wrote; one that was altered is refused.
     pub fn read(path: &Path) -> Result<Self> {
         read::read(path)
     }

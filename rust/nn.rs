@@ -56,13 +56,13 @@ pub fn check_range(layers: &[Weights<'_>], input_bound: f64, name: &str) -> Resu
     let mut bound = input_bound;
     for layer in layers {
         bound = layer.bound(bound);
+        // At each layer: zeros in the next one would hide that its inputs are infinite.
+        if bound > LARGEST_SUM {
+            let got = format!("weights under which one could reach {bound:.1e}");
+            return Err(Error::argument(name, format!("sums of at most {LARGEST_SUM:.0e}"), got));
+        }
     }
-    if bound <= LARGEST_SUM {
-        Ok(())
-    } else {
-        let got = format!("weights under which one could reach {bound:.1e}");
-        Err(Error::argument(name, format!("sums of at most {LARGEST_SUM:.0e}"), got))
-    }
+    Ok(())
 }
 
 #[derive(Clone, Debug)]

@@ -199,8 +199,7 @@ impl Simulator {
 
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Arc<Self>> {
-        let bytes = file::read_capped(path)?;
-        Self::from_bytes(&bytes, &path.display().to_string())
+        file::load(path).map(Arc::new)
     }
 
     /// The file's bytes: the same simulator always gives the same.

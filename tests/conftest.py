@@ -35,7 +35,7 @@ from virtualtb_fast.schema import (
 )
 
 # A slow machine is no fault of the product, and a commit that passed must not fail by a later draw:
-# the same examples every time. `--hypothesis-profile=search` (`make search`) draws new ones, and many.
+# the same examples every time. `--hypothesis-profile=search` (`make search`) draws many new ones.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
 hypothesis.settings.load_profile("same")

@@ -372,6 +372,9 @@ class Log:
     def digest_file(path: str) -> str:
         """The same of a file, which is read a piece at a time."""
     @staticmethod
+    def check_file(path: str) -> bool:
+        """Whether a file has a checksum, which then is right; no more of it is read."""
+    @staticmethod
     def read(path: str) -> Log: ...
     def write(self, path: str, overwrite: bool) -> None: ...
     def __arrow_c_schema__(self) -> object: ...

@@ -272,7 +272,7 @@ buying gets (W x + v) a on top: ``effect.weight`` (A, W), ``effect.bias`` (A,). 
     def __post_init__(self) -> None:
         good = is_number(self.page_scale) and abs(self.page_scale) <= 1e6
         check(good, "response.page_scale", "a number within +-1e6", self.page_scale)
-        good = self.kind in ("mlp", "linear")
+        good = isinstance(cast(object, self.kind), str) and self.kind in ("mlp", "linear")
         check(good, "response.kind", "'mlp' or 'linear'", self.kind)
         kinds: dict[str, dict[str, Any]] = {
             "clicks": {"clicks": 11, "second": 10, "items": None},
@@ -285,7 +285,8 @@ buying gets (W x + v) a on top: ``effect.weight`` (A, W), ``effect.bias`` (A,). 
             check_categories("response.clicks", self.clicks)
             check_categories("response.second", self.second)
             items = (self.clicks or 0) - 1
-            check(self.items in (None, items), "response.items", f"clicks - 1, {items}", self.items)
+            good = self.items is None or is_integer(self.items, items, items)
+            check(good, "response.items", f"clicks - 1, {items}", self.items)
             object.__setattr__(self, "items", items)
             good = self.kind == "mlp"
             check(good, "response.kind", "'mlp' where clicks are drawn", self.kind)
@@ -350,7 +351,7 @@ answer; one who turns page number ``longest`` finds no more (outcome ``max_pages
         check_categories("leave.classes", self.classes)
         _check_hidden("leave.hidden", self.hidden)
         longest = max(1, (self.classes or 0) - 1)
-        good = self.longest in (None, longest)
+        good = self.longest is None or is_integer(self.longest, longest, longest)
         check(good, "leave.longest", f"classes - 1, {longest}", self.longest)
         object.__setattr__(self, "longest", longest)
 

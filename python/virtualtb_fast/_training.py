@@ -9,12 +9,14 @@ and because nothing depends on when it was saved.
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from virtualtb_fast.errors import FileFormatError, OutputError, TrainingDivergedError
 
@@ -64,7 +66,8 @@ class Checkpoint:
     """The whole state of a fit that is under way, in one file.
 
     The file is written beside its name and renamed, so a kill at any moment leaves either the
-    last state or the one before it.
+    last state or the one before it. Its last line is the SHA-256 of what comes before: PyTorch
+    compares no checksums, and a state that was altered would be taken up without a word.
     """
 
     def __init__(
@@ -91,20 +94,27 @@ class Checkpoint:
         import torch
 
         try:
-            # Nothing in the file may run code; arrays are kept as tensors by `save`.
-            held = torch.load(self.path, map_location="cpu", weights_only=True)
+            with open(self.path, "rb") as file:
+                _require_seal(file, str(self.path))
+                # Nothing in the file may run code; arrays are kept as tensors by `save`.
+                held = torch.load(file, map_location="cpu", weights_only=True)
+        except FileFormatError:
+            raise
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise OutputError(error.errno, error.strerror, str(self.path)) from error
         except Exception as error:
+            # Invalid arguments are seeks to where a damaged archive points.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise OutputError(error.errno, error.strerror, str(self.path)) from error
             what = f"expected a checkpoint, got {type(error).__name__}: {error}"
             raise FileFormatError(f"{self.path}: {what}") from error
         if not isinstance(held, dict) or set(held) != {"key", "state"}:
             raise FileFormatError(f"{self.path}: expected a checkpoint, got something else")
         if held["key"] != self._key:
             return None
-        state: dict[str, Any] = _to_arrays(held["state"])
+        state = _to_arrays(held["state"])
+        if not isinstance(state, dict):
+            raise FileFormatError(f"{self.path}: expected a checkpoint, got something else")
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -120,7 +130,9 @@ class Checkpoint:
 
         held = {"key": self._key, "state": _to_tensors(state)}
         with write_atomically(self.path) as file:
-            torch.save(held, file)
+            sealed: Any = _Sealed(file)
+            torch.save(held, sealed)
+            file.write(sealed.seal())
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -130,6 +142,53 @@ class Checkpoint:
     def remove(self) -> None:
         """Removes the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+_SEAL: Final = b"\nvirtualtb_fast.checkpoint "
+"""What stands before the digits of the last line."""
+_STRIDE: Final = 1 << 20
+
+
+class _Sealed:
+    """A file whose bytes are hashed as they are written."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        return int(self._file.write(data))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def seal(self) -> bytes:
+        """The last line of a file of what was written."""
+        return _SEAL + self._hash.hexdigest().encode() + b"\n"
+
+
+def _require_seal(file: Any, origin: str) -> None:
+    """Raises `FileFormatError` unless the last line is of what comes before; rewinds the file."""
+    length = file.seek(0, os.SEEK_END) - len(_SEAL) - 65
+    if length < 0:
+        raise FileFormatError(f"{origin}: expected a checkpoint, got too short a file")
+    file.seek(0)
+    hashed = hashlib.sha256()
+    for first in range(0, length, _STRIDE):
+        hashed.update(file.read(min(_STRIDE, length - first)))
+    held, got = file.read(), hashed.hexdigest()
+    if held != _SEAL + got.encode() + b"\n":
+        if not (held.startswith(_SEAL) and held.endswith(b"\n")):
+            what = (
+                "expected a checkpoint with its digest at the end, got none: another file, or cut"
+            )
+            raise FileFormatError(f"{origin}: {what} short (remove it to begin anew)")
+        digests = f"digest {held[len(_SEAL) : -1].decode(errors='replace')}"
+        raise FileFormatError(
+            f"{origin}: expected content of {digests}, got {got}: the file was altered "
+            "(remove it to begin anew)"
+        )
+    file.seek(0)
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ class Catalog:
         """
         common: dict[str, Any] = {
             "path": None if path is None else _arguments.as_path(path),
-            "overwrite": bool(overwrite),
+            "overwrite": _arguments.flag("overwrite", overwrite),
             "num_threads": _arguments.threads(num_threads),
             "progress": _arguments.function("progress", progress),
         }

@@ -196,6 +196,10 @@ def rollout(
         raise InvalidArgumentError(f"sessions, pages: expected one of the two, got {got}")
     native, name = _native_policy(policy, place.schema.action)
     path = None if out is None else _arguments.as_path(out)
+    keep, overwrite, resume = (
+        _arguments.flag(what, value)
+        for what, value in (("keep", keep), ("overwrite", overwrite), ("resume", resume))
+    )
     if resume and path is None:
         raise InvalidArgumentError("resume: expected out=FILE with it, got a rollout to memory")
     started = time.perf_counter()
@@ -210,10 +214,10 @@ def rollout(
         batch_size=None
         if batch_size is None
         else _arguments.integer("batch_size", batch_size, 1, 2**40),
-        keep=bool(keep),
+        keep=keep,
         out=path,
-        overwrite=bool(overwrite),
-        resume=bool(resume),
+        overwrite=overwrite,
+        resume=resume,
         progress=_arguments.function("progress", progress),
     )
     seconds = time.perf_counter() - started

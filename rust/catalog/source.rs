@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::Catalog;
 use super::build::{Builder, Cells, IdCells, Kinds, Options, Piece, Shape, Watch};
 use crate::error::{Error, Result};
+use crate::strict_file::StrictFile;
 use cast::{floats, integers, texts};
 
 /// Bytes of attributes that are decoded at a time, about.
@@ -52,7 +53,8 @@ pub fn from_parquet(
         return Err(fail(&"a directory"));
     }
     let builder = guarded(&origin, || {
-        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| fail(&error))
+        ParquetRecordBatchReaderBuilder::try_new(StrictFile::new(file))
+            .map_err(|error| fail(&error))
     })?;
     let total = builder.metadata().file_metadata().num_rows().max(0) as u64;
     let schema = Arc::clone(builder.schema());

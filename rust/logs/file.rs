@@ -14,12 +14,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crc32fast::Hasher;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use serde_json::Value;
 
 use super::journal::{Journal, Record};
-use super::parquet::{Encoder, Layout, MAGIC, RowGroup, Written, checksum};
+use super::parquet::{Encoder, Layout, MAGIC, RowGroup, Written, checksums};
 use super::syncer::{Syncer, Unsynced};
 use super::{BLOCK, Log, Metadata, Shape};
 use crate::error::{Error, Result};
@@ -52,13 +53,41 @@ pub struct FileWriter {
     journaled: bool,
     syncer: Syncer,
     layout: Layout,
-    /// The row groups that are wholly in the file, and where each ends.
-    groups: Vec<(RowGroupMetaData, u64)>,
+    /// The row groups that are wholly in the file.
+    groups: Vec<Group>,
     /// Whether a sync has failed, so that the file is not fit to be read.
     unsynced: bool,
     /// The process that writes. One that was forked from it has the same file, but not the thread
     /// that syncs, and would write into what the other one writes.
     process: u64,
+}
+
+/// A row group that is wholly in the file.
+#[derive(Debug)]
+struct Group {
+    about: RowGroupMetaData,
+    /// Where it ends.
+    end: u64,
+    /// The sum of the file up to there.
+    sum: Hasher,
+}
+
+/// Where the row groups so far end, and the sum of the file up to there.
+fn reached(groups: &[Group]) -> (u64, Hasher) {
+    groups.last().map_or_else(
+        || {
+            let mut sum = Hasher::new();
+            sum.update(MAGIC);
+            (MAGIC.len() as u64, sum)
+        },
+        |last| (last.end, last.sum.clone()),
+    )
+}
+
+/// The sum of two parts, one after the other.
+fn joined(mut before: Hasher, after: &Hasher) -> Hasher {
+    before.combine(after);
+    before
 }
 
 impl FileWriter {
@@ -124,13 +153,13 @@ impl FileWriter {
         opening: Opening<'_>,
         mut file: File,
         journal: Journal,
-        groups: Vec<(RowGroupMetaData, u64)>,
+        groups: Vec<Group>,
     ) -> Result<Self> {
         let Opening { path, overwrite, asked, .. } = opening;
         let partial = partial(path);
         let layout = layout(opening)?;
         let mut cut = || {
-            file.set_len(groups.last().map_or(0, |(_, end)| *end))?;
+            file.set_len(groups.last().map_or(0, |last| last.end))?;
             if groups.is_empty() {
                 file.seek(SeekFrom::Start(0))?;
                 file.write_all(MAGIC)?;
@@ -188,26 +217,26 @@ impl FileWriter {
 
     /// Where the next row group goes.
     fn end(&self) -> u64 {
-        self.groups.last().map_or(MAGIC.len() as u64, |(_, end)| *end)
+        reached(&self.groups).0
     }
 
     /// Appends a row group. Whoever resumes the file gets the note back.
     pub fn append(&mut self, group: RowGroup, note: Value) -> Result<()> {
         self.check_process()?;
-        let start = self.end();
+        let (start, before) = reached(&self.groups);
         let write = || {
             (&self.file).seek(SeekFrom::Start(start))?;
             let written = self.layout.write(group, &self.file)?;
             let placed = self.layout.placed(&written.footer, start, self.groups.len())?;
             Ok((placed, written))
         };
-        let (placed, Written { bytes, checksum, footer }) =
+        let (about, Written { bytes, checksum, sum, footer }) =
             write().map_err(|error| io_error(&self.partial, error))?;
         if self.journaled {
             let footer = hexadecimal(&footer);
             self.journal.append(&Record { bytes, checksum, footer, note })?;
         }
-        self.groups.push((placed, start + bytes));
+        self.groups.push(Group { about, end: start + bytes, sum: joined(before, &sum) });
         self.syncer.written(self.groups.len()).map_err(|error| self.cut_back(error))
     }
 
@@ -251,10 +280,10 @@ impl FileWriter {
 
     /// Writes the footer after the last whole row group, over whatever stands there.
     fn close(&mut self, metadata: Metadata, complete: bool) -> Result<()> {
-        let end = self.end();
-        let groups: Vec<_> = self.groups.iter().map(|(group, _)| group.clone()).collect();
+        let (end, sum) = reached(&self.groups);
+        let groups: Vec<_> = self.groups.iter().map(|group| group.about.clone()).collect();
         let write = || {
-            let footer = self.layout.footer(&groups, metadata, complete)?;
+            let footer = self.layout.footer(&groups, sum, metadata, complete)?;
             self.file.set_len(end)?;
             self.file.seek(SeekFrom::Start(end))?;
             self.file.write_all(&footer)?;
@@ -276,8 +305,8 @@ impl FileWriter {
     }
 }
 
-/// The row groups that are in the file as recorded, where each ends, and their notes.
-type Found = (Vec<(RowGroupMetaData, u64)>, Vec<Value>);
+/// The row groups that are in the file as recorded, and their notes.
+type Found = (Vec<Group>, Vec<Value>);
 
 fn found(
     mut file: &File,
@@ -290,8 +319,7 @@ fn found(
     let (mut groups, mut notes) = (Vec::new(), Vec::new());
     let mut magic = [0; MAGIC.len()];
     let length = file.metadata().map_err(Error::io(&partial))?.len();
-    let mut end = magic.len() as u64;
-    if length < end {
+    if length < magic.len() as u64 {
         return Ok((groups, notes));
     }
     file.read_exact(&mut magic).map_err(Error::io(&partial))?;
@@ -300,23 +328,25 @@ fn found(
     }
     for Record { bytes, checksum: expected, footer, note } in records {
         tick()?;
-        if length.saturating_sub(end) < bytes
-            || checksum(file, end, bytes).map_err(Error::io(&partial))? != Some(expected)
-        {
+        let (start, before) = reached(&groups);
+        if length.saturating_sub(start) < bytes {
             break;
         }
+        let sum = match checksums(file, start, bytes).map_err(Error::io(&partial))? {
+            Some((checksum, sum)) if checksum == expected => joined(before, &sum),
+            _ => break,
+        };
         let group = unhexadecimal(&footer)
             .ok_or_else(|| ParquetError::General("not hexadecimal".into()))
-            .and_then(|footer| layout.placed(&footer, end, groups.len()));
-        let group = group.map_err(|error| {
+            .and_then(|footer| layout.placed(&footer, start, groups.len()));
+        let about = group.map_err(|error| {
             let journal = super::journal::journal(path).display().to_string();
             Error::format(
                 journal,
                 format!("expected a row group's part of the footer, got {error}"),
             )
         })?;
-        end += bytes;
-        groups.push((group, end));
+        groups.push(Group { about, end: start + bytes, sum });
         notes.push(note);
     }
     Ok((groups, notes))

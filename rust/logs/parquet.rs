@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
+use crc32fast::Hasher;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
 use parquet::basic::{Compression, Encoding};
@@ -24,6 +25,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter, Trac
 use parquet::schema::types::{ColumnPath, SchemaDescPtr};
 use twox_hash::xxhash3_128;
 
+use super::checksum;
 use super::{Columns, Log, Metadata, Shape};
 use crate::error::{Error, Result};
 
@@ -68,14 +70,16 @@ fn properties(constant_actions: bool) -> WriterProperties {
 }
 
 /// What the footer says beside the rows: the metadata, and the Arrow schema, which holds it too,
-/// since that is where Arrow's own readers look.
+/// since that is where Arrow's own readers look. The checksum's digits come last and are filled in
+/// when all that comes before them is known.
 fn pairs(shape: Shape, metadata: Metadata) -> Vec<KeyValue> {
     let schema = shape.arrow_schema().with_metadata(metadata.clone());
     let mut arrow = WriterProperties::default();
     add_encoded_arrow_schema_to_metadata(&schema, &mut arrow);
     let arrow = arrow.key_value_metadata().cloned().unwrap_or_default();
     let own = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value));
-    own.chain(arrow).collect()
+    let sum = KeyValue::new(checksum::KEY.to_owned(), checksum::BLANK.to_owned());
+    own.chain(arrow).chain([sum]).collect()
 }
 
 /// Turns rows into the encoded columns of a row group.
@@ -136,6 +140,8 @@ pub struct Written {
     pub bytes: u64,
     /// Their checksum.
     pub checksum: String,
+    /// Their share of the file's.
+    pub sum: Hasher,
     /// What the footer says of it, encoded; offsets count from its start.
     pub footer: Vec<u8>,
 }
@@ -160,7 +166,7 @@ impl Layout {
     /// Writes a row group where the file stands.
     pub fn write(&self, group: RowGroup, file: &File) -> Result<Written, ParquetError> {
         let (schema, properties) = (Arc::clone(&self.schema), Arc::clone(&self.properties));
-        let mut target = TrackedWrite::new(Hashed { file, hash: xxhash3_128::Hasher::new() });
+        let mut target = TrackedWrite::new(Hashed { file, sums: Sums::default() });
         let mut writer = SerializedRowGroupWriter::new(schema, properties, &mut target, 0, None);
         for column in group.0 {
             column.append_to_row_group(&mut writer)?;
@@ -168,8 +174,9 @@ impl Layout {
         let metadata = writer.close()?.as_ref().clone();
         target.flush()?;
         let footer = self.encoded(std::slice::from_ref(&metadata), metadata.num_rows(), None)?;
-        let (bytes, checksum) = (target.bytes_written() as u64, target.inner().checksum());
-        Ok(Written { bytes, checksum, footer })
+        let (bytes, (checksum, sum)) =
+            (target.bytes_written() as u64, target.inner().sums.finish());
+        Ok(Written { bytes, checksum, sum, footer })
     }
 
     /// What the footer says of a row group that starts at `start` and is number `ordinal`. That
@@ -197,17 +204,21 @@ impl Layout {
             .build()
     }
 
-    /// What is to be written after the row groups.
+    /// What is to be written after the row groups, which end a file of this sum.
     pub fn footer(
         &self,
         groups: &[RowGroupMetaData],
+        sum: Hasher,
         mut metadata: Metadata,
         complete: bool,
     ) -> Result<Vec<u8>, ParquetError> {
         let rows = groups.iter().map(RowGroupMetaData::num_rows).sum::<i64>();
         metadata.insert("rows".into(), rows.to_string());
         metadata.insert("complete".into(), complete.to_string());
-        self.encoded(groups, rows, Some(pairs(self.encoder.shape, metadata)))
+        let pairs = pairs(self.encoder.shape, metadata);
+        let mut footer = self.encoded(groups, rows, Some(pairs))?;
+        checksum::fill(&mut footer, sum);
+        Ok(footer)
     }
 
     /// The row group of a footer that has one.
@@ -244,22 +255,34 @@ impl Layout {
     }
 }
 
+/// The checksums of a row group: the journal's, and the row group's share of the file's.
+#[derive(Default)]
+struct Sums {
+    hash: xxhash3_128::Hasher,
+    sum: Hasher,
+}
+
+impl Sums {
+    fn update(&mut self, bytes: &[u8]) {
+        self.hash.write(bytes);
+        self.sum.update(bytes);
+    }
+
+    fn finish(&self) -> (String, Hasher) {
+        (format!("{:032x}", self.hash.finish_128()), self.sum.clone())
+    }
+}
+
 /// Writes to a file what it hashes.
 struct Hashed<'a> {
     file: &'a File,
-    hash: xxhash3_128::Hasher,
-}
-
-impl Hashed<'_> {
-    fn checksum(&self) -> String {
-        format!("{:032x}", self.hash.finish_128())
-    }
+    sums: Sums,
 }
 
 impl Write for Hashed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
-        self.hash.write(&bytes[..written]);
+        self.sums.update(&bytes[..written]);
         Ok(written)
     }
 
@@ -268,10 +291,10 @@ impl Write for Hashed<'_> {
     }
 }
 
-/// The checksum of so many bytes of a file from `start` on; `None` if it ends before.
-pub fn checksum(mut file: &File, start: u64, bytes: u64) -> io::Result<Option<String>> {
+/// The checksums of so many bytes of a file from `start` on; `None` if it ends before.
+pub fn checksums(mut file: &File, start: u64, bytes: u64) -> io::Result<Option<(String, Hasher)>> {
     file.seek(SeekFrom::Start(start))?;
-    let mut hash = xxhash3_128::Hasher::new();
+    let mut sums = Sums::default();
     let mut piece = vec![0; PIECE.min(bytes as usize)];
     let mut left = bytes;
     while left > 0 {
@@ -280,8 +303,8 @@ pub fn checksum(mut file: &File, start: u64, bytes: u64) -> io::Result<Option<St
         if read == 0 {
             return Ok(None);
         }
-        hash.write(&piece[..read]);
+        sums.update(&piece[..read]);
         left -= read as u64;
     }
-    Ok(Some(format!("{:032x}", hash.finish_128())))
+    Ok(Some(sums.finish()))
 }

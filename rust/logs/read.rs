@@ -10,9 +10,13 @@ use arrow_array::{Array, RecordBatch};
 use arrow_buffer::ScalarBuffer;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::{Columns, Digester, FORMAT, FORMAT_VERSION, Log, Metadata, OUTCOMES, Shape};
+use super::checksum::{self, Outcome};
+use super::{
+    Columns, Digester, FORMAT, FORMAT_VERSION, Log, MOST_ROWS_A_BYTE, Metadata, OUTCOMES, Shape,
+};
 use crate::error::{Error, Result};
 use crate::simulator::Schema;
+use crate::strict_file::StrictFile;
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 32_768;
@@ -38,21 +42,26 @@ fn guarded<T>(origin: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 fn open(path: &Path) -> Result<Reader> {
     let origin = path.display().to_string();
     let fail = |reason: String| Error::format(&*origin, reason);
-    let file = File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.is_dir() {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let about = file.metadata().map_err(Error::io(path))?;
+    let length = about.len();
+    if about.is_dir() {
         return Err(fail("expected a Parquet file, got a directory".into()));
     }
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| {
-        if path.extension().is_some_and(|ending| ending == "partial") {
-            let got = "one that is not finished: its rollout was killed, or is still at work";
-            let remedy = "rollout(..., resume=True) (--resume) goes on with it";
-            return fail(format!("expected a Parquet file, got {got}; {remedy} ({error})"));
-        }
-        fail(format!("expected a Parquet file, got {error}"))
-    })?;
+    // Before anything is parsed: what accidents leave is not what decoders are made for.
+    let checked = checked(&mut file, path)?;
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(StrictFile::new(file)).map_err(|error| {
+            if path.extension().is_some_and(|ending| ending == "partial") {
+                let got = "one that is not finished: its rollout was killed, or is still at work";
+                let remedy = "rollout(..., resume=True) (--resume) goes on with it";
+                return fail(format!("expected a Parquet file, got {got}; {remedy} ({error})"));
+            }
+            fail(format!("expected a Parquet file, got {error}"))
+        })?;
     let footer = builder.metadata().file_metadata();
     let rows = footer.num_rows() as u64;
-    let metadata: Metadata = footer
+    let mut metadata: Metadata = footer
         .key_value_metadata()
         .into_iter()
         .flatten()
@@ -72,6 +81,10 @@ fn open(path: &Path) -> Result<Reader> {
             return Err(fail(format!("expected {key} {expected:?}, got {got:?}")));
         }
     }
+    if !checked {
+        text(checksum::KEY)?;
+        return Err(fail("expected a checksum in the footer's one form, got another form".into()));
+    }
     let schema: Schema = serde_json::from_str(text("schema")?)
         .map_err(|error| fail(format!("expected schema as JSON of this version, got {error}")))?;
     let items = match metadata.get("page_items") {
@@ -85,6 +98,9 @@ fn open(path: &Path) -> Result<Reader> {
             })?,
     };
     let shape = Shape { items, ..Shape::from(&schema) };
+    if rows > length.saturating_mul(MOST_ROWS_A_BYTE) {
+        return Err(fail(format!("expected rows that {length} bytes can hold, got {rows}")));
+    }
     if *text("rows")? != rows.to_string() {
         return Err(fail(format!("expected {} rows, got {rows}", text("rows")?)));
     }
@@ -102,11 +118,33 @@ fn open(path: &Path) -> Result<Reader> {
         let (want, got) = (want.fields().len(), got.fields().len());
         return Err(fail(format!("expected {want} columns, got {got}")));
     }
+    // It is of this file, not of the rows.
+    metadata.remove(checksum::KEY);
     let batches = builder
         .with_batch_size(BATCH)
         .build()
         .map_err(|error| fail(format!("expected a Parquet file, got {error}")))?;
     Ok(Reader { batches, shape, metadata, rows })
+}
+
+/// Whether the file has a checksum, which then is right.
+fn checked(file: &mut File, path: &Path) -> Result<bool> {
+    match checksum::check(file).map_err(Error::io(path))? {
+        Outcome::Right => Ok(true),
+        Outcome::Missing => Ok(false),
+        Outcome::Wrong { stored, computed } => {
+            let reason = format!(
+                "expected a file of checksum {stored}, got {computed}: the file was altered"
+            );
+            Err(Error::format(path.display().to_string(), reason))
+        }
+    }
+}
+
+/// Whether a file has a checksum, which then is right; no more of it is read. Other tools that
+/// rewrite a log leave it out.
+pub fn check_file(path: &Path) -> Result<bool> {
+    checked(&mut File::open(path).map_err(Error::io(path))?, path)
 }
 
 /// Calls `take` with the log's rows, piece by piece; returns what the metadata says. An error of
@@ -126,6 +164,9 @@ pub fn each_piece(
             let piece = piece(&batch, reader.shape, &reader.metadata)
                 .map_err(|reason| Error::format(&*origin, reason))?;
             rows += piece.len() as u64;
+            if rows > reader.rows {
+                break;
+            }
             take(&piece)?;
         }
         if rows != reader.rows {

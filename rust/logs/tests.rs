@@ -1,3 +1,5 @@
+use std::fs::OpenOptions;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use super::*;
@@ -86,22 +88,69 @@ fn damaged_files_are_refused() {
     let path = temporary("damaged");
     log(300).write(&path, false).unwrap();
     let good = std::fs::read(&path).unwrap();
-    let refuse = |bytes: &[u8]| {
-        std::fs::write(&path, bytes).unwrap();
+    let refuse = || {
         let error = Log::read(&path).unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{error}");
     };
-    for length in (0..good.len()).step_by(97) {
-        refuse(&good[..length]);
+    // In place: a file that is written anew goes to the disk each time.
+    let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+    let mut put = |at: usize, byte: u8| {
+        file.seek(SeekFrom::Start(at as u64)).unwrap();
+        file.write_all(&[byte]).unwrap();
+    };
+    // 20,000 bits and more, spread over the whole file.
+    let bits = (0..8 * good.len()).step_by(8 * good.len() / 20_000);
+    assert!(bits.len() >= 20_000, "{}", bits.len());
+    for bit in bits {
+        put(bit / 8, good[bit / 8] ^ (1 << (bit % 8)));
+        refuse();
+        assert!(!matches!(check_file(&path), Ok(true)), "bit {bit}");
+        put(bit / 8, good[bit / 8]);
     }
-    // Parquet has no checksum of its own: what a reader owes is that it ends, and without a panic.
-    for at in (0..good.len()).step_by(5) {
-        let mut bytes = good.clone();
-        bytes[at] ^= 1 << (at % 8);
-        std::fs::write(&path, bytes).unwrap();
-        let _ = Log::read(&path);
+    put(good.len(), b'x');
+    refuse();
+    for length in (0..good.len()).rev() {
+        file.set_len(length as u64).unwrap();
+        refuse();
     }
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(Log::read(&path).unwrap().digest(), log(300).digest());
+    assert!(check_file(&path).unwrap());
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_copy_has_the_bytes_of_the_file() {
+    let (path, copy) = (temporary("original"), temporary("copy"));
+    log(300).write(&path, false).unwrap();
+    let read = Log::read(&path).unwrap();
+    assert!(!read.metadata.contains_key(checksum::KEY));
+    read.write(&copy, false).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&copy).unwrap());
+    for path in [path, copy] {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn a_text_that_looks_like_the_checksum_does_not_hide_it() {
+    let path = temporary("disguise");
+    let mut disguised = log(3);
+    let text = "\u{18}\u{8}checksum\u{18}\u{8}12345678";
+    disguised.metadata.insert("policy".into(), text.into());
+    disguised.write(&path, false).unwrap();
+    assert_eq!(Log::read(&path).unwrap().metadata["policy"], text);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(8).position(|window| window == b"12345678").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = Log::read(&path).unwrap_err().to_string();
+    assert!(error.contains("expected a file of checksum"), "{error}");
+    // One that fits the change: what is behind it is read.
+    reseal(&mut bytes);
+    std::fs::write(&path, &bytes).unwrap();
+    assert_ne!(Log::read(&path).unwrap().metadata["policy"], text);
+    std::fs::remove_file(path).unwrap();
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn files_come_back_and_damage_is_seen() {
 #[test]
 fn networks_that_cannot_be_are_refused() {
     type Change = fn(&mut NetworkConfig, &mut Tensors);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 12] = [
         ("layers", |config, _| config.layers = vec![5]),
         ("layers", |config, _| config.layers[1] = 0),
         ("activation", |config, _| config.activation = NonLinearity::LeakyRelu { slope: 1.5 }),
@@ -229,6 +229,11 @@ fn networks_that_cannot_be_are_refused() {
         ("1e30", |_, tensors| {
             tensors.get_mut("policy.0.weight").unwrap().values_mut().fill(1e30);
         }),
+        ("1e30", |_, tensors| {
+            // What overflows in a hidden layer does so whatever follows: infinity times 0.
+            tensors.get_mut("policy.0.weight").unwrap().values_mut().fill(f32::MAX);
+            tensors.get_mut("policy.2.weight").unwrap().values_mut().fill(0.0);
+        }),
     ];
     for (word, change) in changes {
         let error = network(true, change).unwrap_err().to_string();
@@ -237,4 +242,23 @@ fn networks_that_cannot_be_are_refused() {
     let other = network(true, |config, _| config.schema_digest = "0".repeat(64)).unwrap();
     let error = other.bind(Place::from(&*testing::simulator(1))).unwrap_err().to_string();
     assert!(error.contains("expected schema"), "{error}");
+}
+
+#[test]
+fn no_truncation_and_no_flipped_bit_loads() {
+    for sampled in [false, true] {
+        let mut bytes = network(sampled, |_, _| ()).unwrap().to_bytes().unwrap();
+        for length in 0..bytes.len() {
+            let cut = Policy::from_bytes(&bytes[..length], "cut");
+            assert!(matches!(cut, Err(Error::Format { .. })), "{length}");
+        }
+        assert!(8 * bytes.len() > 20_000);
+        for bit in 0..8 * bytes.len() {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let flipped = Policy::from_bytes(&bytes, "flipped");
+            assert!(matches!(flipped, Err(Error::Format { .. })), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        Policy::from_bytes(&bytes, "whole").unwrap();
+    }
 }

@@ -12,7 +12,7 @@ use pyo3::types::{PyCapsule, PyDict};
 
 use super::errors::{detached, to_py};
 use crate::error::Error;
-use crate::logs::{Log, OUTCOMES, digest_file};
+use crate::logs::{Log, OUTCOMES, check_file, digest_file};
 
 /// The pages of some sessions, as columns.
 #[pyclass(name = "Log", module = "virtualtb_fast._core", frozen)]
@@ -74,6 +74,11 @@ impl PyLog {
     #[staticmethod]
     fn digest_file(py: Python<'_>, path: PathBuf) -> PyResult<String> {
         detached(py, || digest_file(&path))
+    }
+
+    #[staticmethod]
+    fn check_file(py: Python<'_>, path: PathBuf) -> PyResult<bool> {
+        detached(py, || check_file(&path))
     }
 
     #[staticmethod]

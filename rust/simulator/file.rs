@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Simulator;
 use crate::error::{Error, Result};
-use crate::tensor_file::{self, Kind, json};
+use crate::tensor_file::{self, Contents, Kind, json};
 
 pub use crate::tensor_file::{Data, Tensor, Tensors, check_tensors, read_capped};
 
@@ -36,7 +36,18 @@ pub fn digest(simulator: &Simulator) -> String {
 
 /// Parses and checks a file's bytes.
 pub fn read(bytes: &[u8], origin: &str) -> Result<Simulator> {
-    let contents = tensor_file::read(&KIND, bytes, origin)?;
+    build(tensor_file::read(&KIND, bytes, origin)?, origin)
+}
+
+/// Reads a file. Its bytes are gone before the tensors are packed: never more than twice the file
+/// is held.
+pub fn load(path: &Path) -> Result<Simulator> {
+    let origin = path.display().to_string();
+    let contents = tensor_file::read(&KIND, &read_capped(path)?, &origin)?;
+    build(contents, &origin)
+}
+
+fn build(contents: Contents, origin: &str) -> Result<Simulator> {
     let schema = contents.parse("schema", origin)?;
     let config = contents.parse("config", origin)?;
     let provenance = contents.parse("provenance", origin)?;

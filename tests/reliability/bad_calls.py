@@ -199,7 +199,7 @@ def calls() -> Iterator[Call]:
             "seed": [*NO_SEED, None],
             "num_threads": NO_THREADS,
             "out": [*NO_PATH[1:], in_folder(""), in_folder("log.parquet"), in_folder("no/folder")],
-            "resume": [True],
+            "resume": [True, *NO_FLAG], "keep": NO_FLAG, "overwrite": NO_FLAG,
             "batch_size": [0, -1, 1.5, "1", True, 2**70],
             "progress": [3, "print", [], Bad()],
         },
@@ -222,6 +222,7 @@ def calls() -> Iterator[Call]:
             "category": [3, ["a"], [0.5] * 60, [1, "a"] * 30, ["\ud800"] * 60, {"": [1] * 60},
                          {3: [1] * 60}, {"a": 3}, [2**63] * 60, [[1]] * 60, [b"a"] * 60, Bad()],
             "numbers": [3, [1] * 60, {"a": 3}, {3: [1] * 60}, {"": [1] * 60}, {"a": ["x"] * 60}],
+            "overwrite": NO_FLAG,
             "num_threads": NO_THREADS,
             "progress": [3, "print", []],
         },
@@ -421,10 +422,11 @@ def calls() -> Iterator[Call]:
          "overwrite": [None, 3, "yes", Bad()]},
     )  # fmt: skip
     v1 = {"page_base": [2, -1, "0", None, True, 0.5, [0], Bad()]}
+    v0 = v1 | {"published_spaces": NO_FLAG}
     yield from environment(VirtualTBV1, "simulator", False, v1)
-    yield from environment(VirtualTBV0, "simulator", False, v1)
+    yield from environment(VirtualTBV0, "simulator", False, v0)
     yield from environment(VirtualTBV1Vector, "simulator", True, v1)
-    yield from environment(VirtualTBV0Vector, "simulator", True, v1)
+    yield from environment(VirtualTBV0Vector, "simulator", True, v0)
     yield from environment(GroundTruthStoreEnv, "store", False)
     yield from environment(GroundTruthStoreVector, "store", True)
     for name, size in (("env", 6), ("env_v0", 6), ("shop", 27)):

@@ -180,3 +180,24 @@ def test_other_readers_see_the_same_rows(log: SessionLog, tmp_path: Path) -> Non
     file = parquet.ParquetFile(path)
     assert file.num_row_groups == 2
     assert file.metadata.row_group(0).column(0).statistics.max == _core.BLOCK - 1
+
+
+def test_a_log_that_was_altered_is_refused_whoever_reads_it(
+    shop: vtb.Simulator, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow", reason="people's logs are read with it")
+    from virtualtb_fast.logs import check_log_file
+    from virtualtb_fast.records import check_log
+
+    path = tmp_path / "log.parquet"
+    vtb.rollout(shop, "random", sessions=300, seed=1, out=path)
+    assert check_log_file(path)
+    assert check_log(path).sessions == 300
+    data = path.read_bytes()
+    for at in range(4, len(data) // 2, len(data) // 20):
+        changed = bytearray(data)
+        changed[at] ^= 16
+        path.write_bytes(changed)
+        for read in (read_log, check_log, check_log_file):
+            with pytest.raises(vtb.FileFormatError, match="was altered"):
+                read(path)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast.customers._column_checks import check_categorical, check_numeric
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.schema import Field
 
@@ -54,6 +55,9 @@ class Categorical:
     """Their shares among customers who have one of them."""
     missing: bool = False
     """Whether the last code means that there is no value."""
+
+    def __post_init__(self) -> None:
+        check_categorical(self, _LARGEST, lambda value: key(plain(self.name, value)))
 
     @classmethod
     def from_counts(
@@ -198,6 +202,9 @@ class Numeric:
     missing: bool = False
     """Whether the last code means that there is no value."""
 
+    def __post_init__(self) -> None:
+        check_numeric(self, _LARGEST, _INNER)
+
     @classmethod
     def from_sample(
         cls, name: str, sample: ArrayLike, missing_share: float = 0.0, bins: int = 32
@@ -322,6 +329,8 @@ def plain(name: str, value: object) -> Value:
         got = type(plain).__name__
         expected = "texts, numbers or truth values"
         raise InvalidArgumentError(f"column {name!r}: expected {expected}, got a {got}")
+    if isinstance(plain, int) and not -(1 << 63) <= plain < 1 << 64:
+        raise InvalidArgumentError(f"column {name!r}: expected categories of 64 bits, got a larger")
     return plain
 
 

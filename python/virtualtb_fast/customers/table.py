@@ -155,6 +155,6 @@ class Table:
                 }
                 columns.append({"categorical": Categorical, "numeric": Numeric}[kind](**parts))
             return cls(tuple(columns))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             message = f"expected what Table.to_json gives, got {type(error).__name__}: {error}"
             raise InvalidArgumentError(f"table: {message}") from error

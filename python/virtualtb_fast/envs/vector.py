@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from virtualtb_fast import _arguments
 from virtualtb_fast.envs._native import RewardName, Rules, SimulatorEnv, as_float32
 from virtualtb_fast.envs._vector import Step, VectorBase, as_mode
 from virtualtb_fast.envs.render import frame
@@ -156,7 +157,7 @@ class VirtualTBV0Vector(VirtualTBV1Vector):
         self._start(
             simulator, render_mode, page_base, autoreset_mode,
             num_envs=num_envs, num_threads=num_threads, reward=reward, anc=anc,
-            published_spaces=bool(published_spaces),
+            published_spaces=_arguments.flag("published_spaces", published_spaces),
         )  # fmt: skip
 
     def step(self, actions: Any) -> Step:

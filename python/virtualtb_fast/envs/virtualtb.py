@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast import _arguments
 from virtualtb_fast.envs._native import RewardName, Rules, SimulatorEnv, as_float32
 from virtualtb_fast.envs._single import SingleEnv
 from virtualtb_fast.envs.render import frame
@@ -230,7 +231,7 @@ lists and arrays of other dtypes are converted to float32 | exact float32, clipp
         page_base: Literal[0, 1] = 0,
         published_spaces: bool = False,
     ) -> None:
-        spaces = bool(published_spaces)
+        spaces = _arguments.flag("published_spaces", published_spaces)
         self._start(simulator, render_mode, reward, anc, page_base, published_spaces=spaces)
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -143,10 +143,12 @@ class Policy:
             "observation.sd": _column("observation_sd", observation_sd, 1.0, width),
         }
         sizes = [width]
-        if not isinstance(cast(object, layers), Iterable):
-            got = type(layers).__name__
-            raise InvalidArgumentError(f"layers: expected (weight, bias) pairs, got a {got}")
-        for index, pair in enumerate(layers):
+        try:
+            pairs = list(layers)
+        except TypeError as error:
+            message = f"layers: expected (weight, bias) pairs, got {layers!r}"
+            raise InvalidArgumentError(message) from error
+        for index, pair in enumerate(pairs):
             weight, bias = _layer(index, pair)
             tensors[f"policy.{2 * index}.weight"] = weight
             tensors[f"policy.{2 * index}.bias"] = bias

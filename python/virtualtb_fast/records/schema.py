@@ -50,7 +50,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -81,6 +80,8 @@ _KEYS: Final[dict[str, frozenset[str]]] = {
     ),
 }
 
+_LARGEST_FILE: Final = 1 << 20
+"""Bytes of a schema file: people write it."""
 _LARGEST: Final = 10**6
 """The largest magnitude of an action's bounds, as in `virtualtb_fast.schema.Schema`."""
 
@@ -193,10 +194,16 @@ class LogSchema:
         text = as_path(path)
         try:
             with open(text, "rb") as file:
-                data = tomllib.load(file)
+                held = file.read(_LARGEST_FILE + 1)
         except OSError as error:
             raise OutputError(error.errno, error.strerror, text) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        if len(held) > _LARGEST_FILE:
+            expected = f"a schema file of at most {_LARGEST_FILE:,} bytes"
+            raise FileFormatError(f"{text}: expected {expected}, got a larger one")
+        try:
+            data = tomllib.loads(held.decode())
+        # No TOML, no UTF-8, a number of thousands of digits: all are ValueErrors.
+        except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{text}: expected TOML, got {error}") from error
         return cls.from_dict(data, text)
 
@@ -361,7 +368,8 @@ class _Reader:
         for key in ("low", "high"):
             value = action[key]
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or abs(value) > _LARGEST:
+            # No number compares with NaN; whole numbers may be too large for a float.
+            if not number or not abs(value) <= _LARGEST:
                 self._fail(f"action.{key}", f"a number within +-{_LARGEST:,}", value)
             bounds.append(float(value))
         if bounds[0] >= bounds[1]:

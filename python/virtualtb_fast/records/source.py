@@ -16,6 +16,7 @@ from virtualtb_fast.errors import (
     MissingExtraError,
     OutputError,
 )
+from virtualtb_fast.logs import check_log_file
 
 __all__ = ["PACKAGE_FORMAT", "Source", "open_source", "pyarrow"]
 
@@ -76,7 +77,10 @@ class Source:
         while True:
             try:
                 batch = next(batches, None)
-            except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, arrow.ArrowTypeError) as e:
+                if batch is not None:
+                    # Texts that are no UTF-8, offsets that point elsewhere: decoders do not look.
+                    batch.validate(full=True)
+            except _unreadable(arrow) as e:
                 raise FileFormatError(f"{self.name}: expected readable columns, got {e}") from e
             except OSError as error:
                 # pyarrow raises OSError for damaged pages too, without a number.
@@ -152,11 +156,12 @@ def open_source(logs: Any, what: str = "fit") -> Source:
 def _open_file(arrow: Any, path: str) -> Source:
     with _reading(path), open(path, "rb"):
         pass
+    unreadable: tuple[type[Exception], ...] = (*_unreadable(arrow), OSError)
     try:
         file = arrow.parquet.ParquetFile(path, pre_buffer=False)
         schema, rows = file.schema_arrow, file.metadata.num_rows
         file.close()
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
+    except unreadable as error:
         message = f"{path}: expected a Parquet file, got {_first_line(error)}"
         raise FileFormatError(message) from error
 
@@ -164,7 +169,18 @@ def _open_file(arrow: Any, path: str) -> Source:
         with arrow.parquet.ParquetFile(path, pre_buffer=False) as opened:
             yield from opened.iter_batches(_BATCH_ROWS, columns=list(columns), use_threads=False)
 
-    return Source(path, schema, _texts(schema.metadata), rows, path, read)
+    source = Source(path, schema, _texts(schema.metadata), rows, path, read)
+    if source.ours:
+        # Parquet's readers compare no checksums. Ours is in the footer, unless another tool wrote
+        # the log anew.
+        check_log_file(path)
+    return source
+
+
+def _unreadable(arrow: Any) -> tuple[type[Exception], ...]:
+    """What pyarrow raises for damaged files, among them names of columns that are no UTF-8."""
+    kinds = (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, arrow.ArrowTypeError)
+    return (*kinds, UnicodeDecodeError)
 
 
 def _texts(metadata: Any) -> dict[str, str]:
