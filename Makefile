@@ -9,7 +9,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint test-rust test-python stubs audit bench bench-catalog bench-store \
 	bench-async bench-simulators bench-reduced bench-kernels tables fuzz fuzz-coverage search \
-	asan tsan soak-kills soak-forks free-threaded wheel sdist refit clean
+	asan tsan soak soak-kills soak-forks free-threaded wheel sdist refit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -134,6 +134,10 @@ tsan: $(VENV)/.test $(VENV)/.built ## The same under ThreadSanitizer
 
 search: $(VENV)/.test $(VENV)/.built ## Look for bad calls that get through, 1,000 new ones a function
 	$(BIN)/python -m pytest -q tests/reliability/test_bad_calls.py --hypothesis-profile=search
+
+soak: $(VENV)/.test $(VENV)/.built ## Play 10^8 pages in every configuration: one digest, steady memory
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.reliability.soak --pages 100000000 \
+		--json benches/results/reliability/soak.json
 
 soak-kills: $(VENV)/.test $(VENV)/.built ## Kill rollouts 500 times, fail 200 writes, press Ctrl-C 1,000 times
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.reliability.rollouts \
