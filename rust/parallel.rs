@@ -109,6 +109,9 @@ pub fn map<T: Send, R: Send>(
     }
     let mut results: Vec<_> = items.iter().map(|_| None).collect();
     let others = (threads - 1).min(items.len() - 1);
+    // No thread more than is needed: one too many wakes up on the caller's core now and then, and
+    // takes turns with the caller there while another core idles.
+    let pool = pool(threads - 1)?;
     let left = Mutex::new(items.into_iter().zip(&mut results));
     let take = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     let serve = || {
@@ -116,7 +119,7 @@ pub fn map<T: Send, R: Send>(
             *result = Some(work(item));
         }
     };
-    pool(threads)?.in_place_scope(|scope| {
+    pool.in_place_scope(|scope| {
         (0..others).for_each(|_| scope.spawn(|_| serve()));
         serve();
     });
