@@ -183,7 +183,7 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     axes.set_yscale("log")
     lines: dict[tuple[str, int], list[tuple[int, float]]] = {}
     for row in result["contenders"]:
-        if row["batch"] is not None and row["pages_per_second"] is not None:
+        if row["batch"] is not None:
             point = row["batch"], row["pages_per_second"]
             lines.setdefault((row["what"], row["threads"]), []).append(point)
     # Ours first in the legend, each beside itself with more threads.

@@ -7,18 +7,16 @@ from logged actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.imitation.data import Pages
 from virtualtb_fast.imitation.response import FittedResponse
 
-__all__ = ["Ensemble", "disagreement_report", "fit_ensemble"]
+__all__ = ["Ensemble", "disagreement_report"]
 
 _PAGES: Final = 20_000
 """Logged pages that disagreement is measured on."""
@@ -64,25 +62,6 @@ class Ensemble:
         buys = self._each(customer, page, action, "outcome")[..., 1]
         found: NDArray[np.float64] = buys.std(0)
         return found
-
-
-def fit_ensemble(
-    fit: Callable[[Pages, int], FittedResponse], pages: Pages, *, members: int = 5, seed: int
-) -> Ensemble:
-    """Fits the members one after the other.
-
-    Args:
-        fit: Fits one, of pages and a seed: ``lambda pages, seed: fit_linear(pages, seed=seed)``.
-        pages: The log.
-        members: How many.
-        seed: Member i has seed ``seed + i``: seeds of fits are hashed, so neighbours share nothing.
-
-    Raises:
-        InvalidArgumentError: fewer than two members.
-    """
-    if members < 2:
-        raise InvalidArgumentError(f"members: expected at least 2, got {members!r}")
-    return Ensemble(tuple(fit(pages, seed + index) for index in range(members)))
 
 
 def disagreement_report(ensemble: Ensemble, pages: Pages) -> dict[str, float]:
