@@ -62,6 +62,13 @@ def speed(result: dict[str, Any]) -> str:
             f" A step of 4,096 customers takes {step['p50'] / 1e3:.1f} ms (p99 "
             f"{step['p99'] / 1e3:.1f} ms), a customer {memory['vector env'] / 1e3:.1f} kB."
         )
+    beside = {row["batch"]: row for row in result.get("overhead", [])}.get(4096)
+    if beside is not None and beside["rollout_us"] is not None:
+        more = beside["step_us"] - beside["rollout_us"]
+        text += (
+            f" That is {more:,.0f} microseconds more than the same pages take in a rollout, where a "
+            f"copy of the observations alone takes {beside['copy_us']:,.0f}."
+        )
     picture = RESULTS / "environments.png"
     if picture.exists():
         place = picture.relative_to(ROOT).as_posix()

@@ -64,6 +64,10 @@ def test_environments_are_measured_and_drawn(saved, tmp_path, capfd):
             assert 0 < row["latency_us"]["p50"] <= row["latency_us"]["p99"]
     assert set(answer["sgemm_gflops"]) == {"1", "2"}
     assert answer["left_out"] == []
+    (beside,) = answer["overhead"]
+    assert beside["batch"] == 2
+    assert beside["step_us"] == pytest.approx(2e6 / rows["vector env", 2, 1]["pages_per_second"])
+    assert 0 < beside["copy_us"] < beside["rollout_us"]
     memory = {row["what"]: row for row in answer["memory"]}
     whats = {"vector env", "rollout, counts only", "SyncVectorEnv", "PyTorch, tuned draws"}
     assert set(memory) == whats

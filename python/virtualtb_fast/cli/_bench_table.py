@@ -17,7 +17,8 @@ def show(result: dict[str, Any]) -> None:
     console.print(result["machine"], highlight=False)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     console.print(versions, highlight=False)
-    console.print(_speed(result), _outcomes(result), _ratios(result), _memory(result))
+    console.print(_speed(result), _outcomes(result), _ratios(result))
+    console.print(_overhead(result), _memory(result))
     for line in _notes(result):
         console.print(line, highlight=False, markup=False)
 
@@ -74,6 +75,19 @@ def _ratios(result: dict[str, Any]) -> Table:
     for name, row in result["ratios"].items():
         aim = "" if row["aim"] is None else f"{row['aim']:g}"
         table.add_row(name, f"{row['ratio']:.2f}", aim)
+    return table
+
+
+def _overhead(result: dict[str, Any]) -> Table:
+    title = (
+        "A step of the vector environment on one thread, the same pages in a rollout,\n"
+        "and a copy of the observations alone, in us"
+    )
+    table = _table(title, "customers", "step", "rollout", "copy")
+    for row in result["overhead"]:
+        cells = row["step_us"], row["rollout_us"], row["copy_us"]
+        shown = ("" if cell is None else _digits(cell) for cell in cells)
+        table.add_row(f"{row['batch']:,}", *shown)
     return table
 
 

@@ -293,13 +293,24 @@ def table_bars(
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
         values = [rows[name].get(key, (np.nan, 0.0)) for name in names]
         means, widths = np.array(values, float).T
-        # An area of one half is nothing: bars of it begin there.
-        start = 0.5 if key == "auc" else 0.0
-        axes.barh(at, means - start, 0.62, left=start, xerr=widths, color=colors,
-                  error_kw={"ecolor": INK, "elinewidth": 1.2})  # fmt: skip
+        if means.min() > 0 and means.max() > 50 * means.min():
+            # No bar has a beginning on a logarithmic axis.
+            least = means.min() / 2
+            below = np.minimum(widths, means - least)
+            axes.errorbar(means, at, xerr=(below, widths), linestyle="", ecolor=INK, elinewidth=1.2)
+            axes.scatter(means, at, 46, color=colors, zorder=3)
+            axes.set_xscale("log")
+            axes.set_xlim(left=least)
+            axes.minorticks_off()
+            axes.xaxis.set_major_formatter("{x:g}")
+        else:
+            # An area of one half is nothing: bars of it begin there.
+            start = 0.5 if key == "auc" else 0.0
+            axes.barh(at, means - start, 0.62, left=start, xerr=widths, color=colors,
+                      error_kw={"ecolor": INK, "elinewidth": 1.2})  # fmt: skip
+            axes.locator_params(axis="x", nbins=4)
         axes.set_title(title, loc="left", color=INK, fontsize=10)
         axes.set_yticks(at, [_called(name) for name in names])
-        axes.locator_params(axis="x", nbins=4)
         _dress(axes, "x")
     return figure
 

@@ -30,7 +30,7 @@ from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.evaluation.machine import load, machine
 from virtualtb_fast.evaluation.speed.contenders import BATCHES, Contender, Key, contenders
 from virtualtb_fast.evaluation.speed.outcomes import LONG, SIGMAS, Plan, Reference
-from virtualtb_fast.evaluation.speed.players import Player, Stepped
+from virtualtb_fast.evaluation.speed.players import Player, Stepped, Vector
 from virtualtb_fast.simulator import Simulator
 
 __all__ = ["Yardstick", "flop_a_page", "measure", "ratios"]
@@ -244,7 +244,7 @@ def measure(
         for one in running:
             one.check_timed(reference)
 
-        rows = []
+        rows, overheads = [], []
         for number, one in enumerate(running):
             progress(f"steps of {one.contender.name}", number, len(running))
             contender, rate = one.contender, statistics.median(one.rates)
@@ -264,6 +264,8 @@ def measure(
                     "timed": one.timed,
                 }
             )
+            if (contender.what, contender.threads) == ("vector env", 1):
+                overheads.append(overhead(one, running))
     return {
         "machine": machine(),
         "load": busy,
@@ -284,8 +286,37 @@ def measure(
             "sigmas": SIGMAS,
         },
         "contenders": rows,
+        "overhead": overheads,
         "ratios": ratios({one.contender.key: one.rates for one in running}, gemm[1], flop),
         "left_out": absent,
+    }
+
+
+def overhead(stepped: _Turns, field: Sequence[_Turns]) -> dict[str, Any]:
+    """What a step from Python takes beside the same pages in a rollout, in microseconds.
+
+    The floor of the difference is a copy of the observations, which no rollout writes.
+    """
+    player, batch = stepped.player, stepped.contender.batch
+    assert isinstance(player, Vector)
+    assert batch is not None
+    rollouts = {
+        one.contender.batch: statistics.median(one.rates)
+        for one in field
+        if (one.contender.what, one.contender.threads) == ("rollout, counts only", 1)
+    }
+    observations, took = player.envs.observe(), []
+    for _ in range(200):
+        started = time.perf_counter()
+        _ = observations.copy()
+        took.append(time.perf_counter() - started)
+    # Beyond a few hundred customers a rollout plays them as it does with no batch stated.
+    rate = rollouts.get(batch, rollouts.get(None))
+    return {
+        "batch": batch,
+        "step_us": batch / statistics.median(stepped.rates) * 1e6,
+        "rollout_us": None if rate is None else batch / rate * 1e6,
+        "copy_us": statistics.median(took) * 1e6,
     }
 
 
