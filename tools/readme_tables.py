@@ -66,8 +66,8 @@ def speed(result: dict[str, Any]) -> str:
     if beside is not None and beside["rollout_us"] is not None:
         more = beside["step_us"] - beside["rollout_us"]
         text += (
-            f" That is {more:,.0f} microseconds more than the same pages take in a rollout, where a "
-            f"copy of the observations alone takes {beside['copy_us']:,.0f}."
+            f" That is {more:,.0f} microseconds more than the same pages take in a rollout, where "
+            f"a copy of the observations alone takes {beside['copy_us']:,.0f}."
         )
     picture = RESULTS / "environments.png"
     if picture.exists():
