@@ -1,8 +1,12 @@
 //! The only user of rayon: work split over a stated number of threads.
 //!
-//! Pools are kept by process and size. A forked child has none of its parent's threads, and what
-//! one of them had locked stays locked in the child for ever. So every process has a place of its
-//! own, which it takes without waiting for anybody, and nothing in another's place is touched.
+//! Pools are kept by process and size, and are lent: no two calls share one, since each waits for
+//! its own work alone, and work may wait for another call. Work that itself calls here goes on on
+//! its own thread.
+//!
+//! A forked child has none of its parent's threads, and what one of them had locked stays locked in
+//! the child for ever. So every process has a place of its own, which it takes without waiting for
+//! anybody, and nothing in another's place is touched.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -10,10 +14,10 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rayon::ThreadPool;
+use rayon::{Scope, ThreadPool};
 
 use crate::error::{Error, Result};
 
@@ -31,8 +35,8 @@ pub fn resolve(threads: Option<usize>) -> Result<usize> {
     }
 }
 
-/// Pools by size.
-type Pools = Mutex<BTreeMap<usize, Arc<ThreadPool>>>;
+/// Pools that are not lent, by size.
+type Pools = Mutex<BTreeMap<usize, Vec<ThreadPool>>>;
 
 /// What one process keeps.
 struct Place {
@@ -60,30 +64,64 @@ pub fn process() -> u64 {
     u64::from(FORKS.load(Ordering::Relaxed)) << 32 | u64::from(std::process::id())
 }
 
-fn pools() -> Result<&'static Pools> {
-    let this = process();
+fn pools_of(process: u64) -> Result<&'static Pools> {
     let mine = |place: &&Place| {
-        let taken = place.owner.compare_exchange(0, this, Ordering::AcqRel, Ordering::Acquire);
-        taken.is_ok() || taken == Err(this)
+        let taken = place.owner.compare_exchange(0, process, Ordering::AcqRel, Ordering::Acquire);
+        taken.is_ok() || taken == Err(process)
     };
     TAKEN.iter().find(mine).map(|place| &place.pools).ok_or_else(|| {
         Error::State(format!("expected at most {PLACES} forks within forks, got one more"))
     })
 }
 
-fn pool(threads: usize) -> Result<Arc<ThreadPool>> {
-    let mut pools = pools()?.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = pools.get(&threads) {
-        return Ok(Arc::clone(pool));
+/// A pool that nobody else has meanwhile.
+struct Lent {
+    /// Until it is given back.
+    pool: Option<ThreadPool>,
+    threads: usize,
+    process: u64,
+}
+
+impl Lent {
+    fn new(threads: usize) -> Result<Self> {
+        let process = process();
+        let mut pools = pools_of(process)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = pools.get_mut(&threads).and_then(Vec::pop);
+        drop(pools);
+        let build = || {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|index| format!("virtualtb-{index}"))
+                .build()
+                .map_err(|error| Error::State(format!("cannot start {threads} threads: {error}")))
+        };
+        let pool = Some(kept.map_or_else(build, Ok)?);
+        Ok(Self { pool, threads, process })
     }
-    let built = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("virtualtb-{index}"))
-        .build()
-        .map_err(|error| Error::State(format!("cannot start {threads} threads: {error}")))?;
-    let built = Arc::new(built);
-    pools.insert(threads, Arc::clone(&built));
-    Ok(built)
+
+    /// Does some work on this thread, and what that spawns on those of the pool.
+    fn scope<'scope, R>(&self, work: impl FnOnce(&Scope<'scope>) -> R) -> R {
+        self.pool.as_ref().expect("it is given back last").in_place_scope(work)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // A child that was forked within the call has none of the threads: it leaves all as it is.
+        match (self.pool.take(), pools_of(self.process)) {
+            (Some(pool), Ok(pools)) if self.process == process() => {
+                let mut pools = pools.lock().unwrap_or_else(PoisonError::into_inner);
+                pools.entry(self.threads).or_default().push(pool);
+            }
+            (pool, _) => std::mem::forget(pool),
+        }
+    }
+}
+
+/// Whether this is work of a pool already: it may not wait for more of it, since a pool's thread
+/// that waits takes up other work meanwhile, on top of what it is at.
+fn is_within() -> bool {
+    rayon::current_thread_index().is_some()
 }
 
 /// Calls `work` on every item, on at most `threads` threads.
@@ -104,14 +142,14 @@ pub fn map<T: Send, R: Send>(
     items: Vec<T>,
     work: impl Fn(T) -> R + Sync + Send,
 ) -> Result<Vec<R>> {
-    if threads <= 1 || items.len() <= 1 {
+    if threads <= 1 || items.len() <= 1 || is_within() {
         return Ok(items.into_iter().map(work).collect());
     }
     let mut results: Vec<_> = items.iter().map(|_| None).collect();
     let others = (threads - 1).min(items.len() - 1);
     // No thread more than is needed: one too many wakes up on the caller's core now and then, and
     // takes turns with the caller there while another core idles.
-    let pool = pool(threads - 1)?;
+    let lent = Lent::new(threads - 1)?;
     let left = Mutex::new(items.into_iter().zip(&mut results));
     let take = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     let serve = || {
@@ -119,9 +157,12 @@ pub fn map<T: Send, R: Send>(
             *result = Some(work(item));
         }
     };
-    pool.in_place_scope(|scope| {
+    lent.scope(|scope| {
         (0..others).for_each(|_| scope.spawn(|_| serve()));
         serve();
+        if lent.process != process() {
+            left_behind();
+        }
     });
     // Every one is there: a panic in the work has gone on to the caller.
     Ok(results.into_iter().flatten().collect())
@@ -144,14 +185,14 @@ pub fn ordered<R: Send>(
     mut take: impl FnMut(R) -> Result<ControlFlow<()>>,
     tick: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
-    if threads <= 1 || count <= 1 {
+    if threads <= 1 || count <= 1 || is_within() {
         return serial(count, work, take, tick);
     }
+    let lent = Lent::new(threads)?;
     // Whoever calls back may fork. The child has none of the threads that are waited for here.
-    let started = process();
     let tick = &|| {
         let outcome = tick();
-        if process() != started {
+        if process() != lent.process {
             left_behind();
         }
         outcome
@@ -159,7 +200,7 @@ pub fn ordered<R: Send>(
     let clock = Clock::new(tick);
     let stop = AtomicBool::new(false);
     let (send, receive) = channel();
-    pool(threads)?.in_place_scope(|scope| {
+    lent.scope(|scope| {
         let (work, stop) = (&work, &stop);
         let submit = |index: u64| {
             let send = send.clone();
@@ -334,14 +375,61 @@ mod tests {
 
     #[test]
     fn a_process_has_pools_of_its_own() {
-        let (one, pool_of_one) = (process(), pool(2).unwrap());
-        assert!(Arc::ptr_eq(&pool_of_one, &pool(2).unwrap()));
+        let child = process() ^ 1 << 40;
+        let mine = pools_of(process()).unwrap();
+        assert!(std::ptr::eq(mine, pools_of(process()).unwrap()));
         // Held, as by a thread that a child does not have.
-        let _held = pools().unwrap().lock().unwrap();
-        forked();
-        assert_ne!(process(), one);
-        assert!(!Arc::ptr_eq(&pool_of_one, &pool(2).unwrap()));
-        FORKS.fetch_sub(1, Ordering::Relaxed);
+        let _held = mine.lock().unwrap();
+        let its = pools_of(child).unwrap();
+        assert!(!std::ptr::eq(mine, its));
+        assert!(its.try_lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn calls_do_not_wait_for_the_work_of_others() {
+        let patience = Duration::from_secs(60);
+        for threads in [2, 3] {
+            let (ended, end) = channel();
+            let end = Mutex::new(end);
+            // Every piece of the first call waits for the whole of the second one.
+            let wait = |_| end.lock().unwrap().recv_timeout(patience).is_ok();
+            std::thread::scope(|scope| {
+                let first = scope.spawn(|| map(threads, vec![(); 6], wait).unwrap());
+                let second = map(threads, vec![1; 6], |one| one).unwrap();
+                assert_eq!(second.len(), 6);
+                (0..6).for_each(|_| ended.send(()).unwrap());
+                assert_eq!(first.join().unwrap(), [true; 6]);
+            });
+        }
+    }
+
+    #[test]
+    fn work_may_call_for_work_of_its_own() {
+        for threads in [1, 2, 3] {
+            let sum = |inner: fn(usize, u64) -> u64| {
+                let mut total = 0;
+                let take = |part| {
+                    total += part;
+                    Ok(ControlFlow::Continue(()))
+                };
+                let work = |index, _: &dyn Fn() -> bool| inner(threads, index);
+                ordered(threads, 9, work, take, &|| Ok(())).unwrap();
+                total
+            };
+            let mapped =
+                sum(|threads, index| map(threads, vec![index; 5], |one| one).unwrap().iter().sum());
+            assert_eq!(mapped, 5 * 36);
+            let nested = sum(|threads, index| {
+                let mut total = 0;
+                let take = |one: u64| {
+                    total += one + index;
+                    Ok(ControlFlow::Continue(()))
+                };
+                ordered(threads, 5, |one, _| one, take, &|| Ok(())).unwrap();
+                total
+            });
+            assert_eq!(nested, 9 * 10 + 5 * 36);
+        }
     }
 
     #[test]
