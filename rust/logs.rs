@@ -62,6 +62,8 @@ pub const BLOCK: u64 = 8192;
 /// More rows than this for each byte of a file are taken for damage: what is constant everywhere
 /// takes a seventh of a byte a row.
 pub const MOST_ROWS_A_BYTE: u64 = 64;
+/// Rows that are decoded or hashed at a time.
+const PIECE: usize = 32_768;
 /// How a page ended, in the order of the codes.
 pub const OUTCOMES: [&str; 4] = ["turn", "buy", "leave", "max_pages"];
 /// Code of a page that the customer turned.
@@ -372,20 +374,28 @@ impl Log {
 
     /// SHA-256 of the schema and of every column's values: equal for equal rows, wherever they
     /// are held, and blind to how they came about.
-    pub fn digest(&self) -> String {
+    pub fn digest(&self, interrupt: &dyn Fn() -> Result<()>) -> Result<String> {
         let mut digester = Digester::new(self.shape, self.metadata.get("schema"));
-        digester.update(self);
-        digester.finish()
+        for first in (0..self.len()).step_by(PIECE) {
+            interrupt()?;
+            digester.update(&self.slice(first, PIECE.min(self.len() - first)));
+        }
+        Ok(digester.finish())
     }
 
     /// Reads a file that [`Self::write`] or a rollout wrote; one that was altered is refused.
-    pub fn read(path: &Path) -> Result<Self> {
-        read::read(path)
+    pub fn read(path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<Self> {
+        read::read(path, interrupt)
     }
 
     /// Writes the file that the rollout would have written.
-    pub fn write(&self, path: &Path, overwrite: bool) -> Result<()> {
-        file::write(self, path, overwrite)
+    pub fn write(
+        &self,
+        path: &Path,
+        overwrite: bool,
+        interrupt: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
+        file::write(self, path, overwrite, interrupt)
     }
 }
 

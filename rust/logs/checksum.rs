@@ -7,8 +7,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
 
 use crc32fast::Hasher;
+
+use crate::error::{Error, Result};
 
 /// The key in the footer's metadata.
 pub const KEY: &str = "checksum";
@@ -21,7 +25,7 @@ const TAIL: u64 = 8;
 const STRIDE: usize = 1 << 18;
 
 /// Where the digits stand. The last place counts: what comes before may be anybody's text.
-fn digits(footer: &[u8]) -> Option<std::ops::Range<usize>> {
+fn digits(footer: &[u8]) -> Option<Range<usize>> {
     let at = footer.windows(MARK.len()).rposition(|window| window == MARK)? + MARK.len();
     footer.get(at..at + BLANK.len()).map(|_| at..at + BLANK.len())
 }
@@ -49,40 +53,47 @@ pub enum Outcome {
     },
 }
 
-/// Reads the whole file, a piece at a time.
-pub fn check(file: &mut File) -> io::Result<Outcome> {
+/// The footer with the file's last bytes, and where its digits stand.
+fn footer(file: &mut File) -> io::Result<Option<(Vec<u8>, Range<usize>)>> {
     let length = file.seek(SeekFrom::End(0))?;
     if length < TAIL {
-        return Ok(Outcome::Missing);
+        return Ok(None);
     }
     let mut tail = [0; TAIL as usize];
     file.seek(SeekFrom::Start(length - TAIL))?;
     file.read_exact(&mut tail)?;
     let size = u64::from(u32::from_le_bytes(*tail.first_chunk().expect("eight bytes"))) + TAIL;
     if size > length || tail[4..] != *b"PAR1" {
-        return Ok(Outcome::Missing);
+        return Ok(None);
     }
     let mut footer = vec![0; size as usize];
     file.seek(SeekFrom::Start(length - size))?;
     file.read_exact(&mut footer)?;
-    let Some(digits) = digits(&footer) else { return Ok(Outcome::Missing) };
+    Ok(digits(&footer).map(|digits| (footer, digits)))
+}
+
+/// Reads the whole file, a piece at a time, and asks before each whether to go on.
+pub fn check(file: &mut File, path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<Outcome> {
+    let Some((mut footer, digits)) = footer(file).map_err(Error::io(path))? else {
+        file.rewind().map_err(Error::io(path))?;
+        return Ok(Outcome::Missing);
+    };
     let stored = String::from_utf8_lossy(&footer[digits.clone()]).into_owned();
     footer[digits].copy_from_slice(BLANK.as_bytes());
 
-    let (mut sum, mut left) = (Hasher::new(), length - size);
+    let length = file.seek(SeekFrom::End(0)).map_err(Error::io(path))?;
+    let (mut sum, mut left) = (Hasher::new(), length - footer.len() as u64);
     let mut piece = vec![0; STRIDE.min(left as usize)];
-    file.rewind()?;
+    file.rewind().map_err(Error::io(path))?;
     while left > 0 {
+        interrupt()?;
         let most = piece.len().min(left as usize);
-        let read = file.read(&mut piece[..most])?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        sum.update(&piece[..read]);
-        left -= read as u64;
+        file.read_exact(&mut piece[..most]).map_err(Error::io(path))?;
+        sum.update(&piece[..most]);
+        left -= most as u64;
     }
     sum.update(&footer);
-    file.rewind()?;
+    file.rewind().map_err(Error::io(path))?;
     let computed = format!("{:08x}", sum.finalize());
     Ok(if computed == stored { Outcome::Right } else { Outcome::Wrong { stored, computed } })
 }

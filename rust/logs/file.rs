@@ -244,7 +244,7 @@ impl FileWriter {
     pub fn finish(mut self, metadata: Metadata, tick: &dyn Fn() -> Result<()>) -> Result<()> {
         let outcome = self.complete(metadata.clone(), tick);
         if outcome.is_ok() {
-            self.journal.remove();
+            self.leave(false);
         } else {
             self.abandon(metadata);
         }
@@ -276,6 +276,17 @@ impl FileWriter {
         } else if !readable {
             let _ = std::fs::remove_file(&self.partial);
         }
+    }
+
+    /// Leaves nothing beside the file, and nothing of it either if it is to be discarded.
+    fn leave(self, discarded: bool) {
+        if self.is_foreign() {
+            return std::mem::forget(self);
+        }
+        if discarded {
+            let _ = std::fs::remove_file(&self.partial);
+        }
+        self.journal.remove();
     }
 
     /// Writes the footer after the last whole row group, over whatever stands there.
@@ -411,7 +422,12 @@ fn unhexadecimal(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Writes a log as the rollout that made it would have.
-pub(super) fn write(log: &Log, path: &Path, overwrite: bool) -> Result<()> {
+pub(super) fn write(
+    log: &Log,
+    path: &Path,
+    overwrite: bool,
+    interrupt: &dyn Fn() -> Result<()>,
+) -> Result<()> {
     let constant_actions = {
         let mut rows = log.action.chunks(log.shape.action.max(1));
         let first = rows.next();
@@ -421,9 +437,11 @@ pub(super) fn write(log: &Log, path: &Path, overwrite: bool) -> Result<()> {
     let opening = Opening { path, overwrite, shape, constant_actions, asked: None };
     let mut file = FileWriter::create(opening)?;
     let encoder = file.encoder();
+    // What fails leaves nothing: the log is in memory.
     let mut append = || {
         let mut first = 0;
         while first < log.len() {
+            interrupt()?;
             let block = log.session[first] as u64 / BLOCK;
             let rows = log.session[first..].partition_point(|s| *s as u64 / BLOCK == block);
             file.append(encoder.encode_log(&log.slice(first, rows))?, Value::Null)?;
@@ -431,13 +449,9 @@ pub(super) fn write(log: &Log, path: &Path, overwrite: bool) -> Result<()> {
         }
         Ok(())
     };
-    match append() {
-        Ok(()) => file.finish(log.metadata.clone(), &|| Ok(())),
-        Err(error) => {
-            file.abandon(log.metadata.clone());
-            Err(error)
-        }
-    }
+    let outcome = append().and_then(|()| file.complete(log.metadata.clone(), interrupt));
+    file.leave(outcome.is_err());
+    outcome
 }
 
 #[cfg(test)]

@@ -12,14 +12,12 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 
 use super::checksum::{self, Outcome};
 use super::{
-    Columns, Digester, FORMAT, FORMAT_VERSION, Log, MOST_ROWS_A_BYTE, Metadata, OUTCOMES, Shape,
+    Columns, Digester, FORMAT, FORMAT_VERSION, Log, MOST_ROWS_A_BYTE, Metadata, OUTCOMES, PIECE,
+    Shape,
 };
 use crate::error::{Error, Result};
 use crate::simulator::Schema;
 use crate::strict_file::StrictFile;
-
-/// Rows that are decoded at a time.
-const BATCH: usize = 32_768;
 
 /// More items than this on a page are taken for damage.
 const MOST_ITEMS: usize = 1 << 16;
@@ -39,7 +37,7 @@ fn guarded<T>(origin: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-fn open(path: &Path) -> Result<Reader> {
+fn open(path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<Reader> {
     let origin = path.display().to_string();
     let fail = |reason: String| Error::format(&*origin, reason);
     let mut file = File::open(path).map_err(Error::io(path))?;
@@ -49,7 +47,7 @@ fn open(path: &Path) -> Result<Reader> {
         return Err(fail("expected a Parquet file, got a directory".into()));
     }
     // Before anything is parsed: what accidents leave is not what decoders are made for.
-    let checked = checked(&mut file, path)?;
+    let checked = checked(&mut file, path, interrupt)?;
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(StrictFile::new(file)).map_err(|error| {
             if path.extension().is_some_and(|ending| ending == "partial") {
@@ -82,8 +80,8 @@ fn open(path: &Path) -> Result<Reader> {
         }
     }
     if !checked {
-        text(checksum::KEY)?;
-        return Err(fail("expected a checksum in the footer's one form, got another form".into()));
+        let got = "none: an earlier version or another tool wrote this file";
+        return Err(fail(format!("expected a checksum of the file, got {got}")));
     }
     let schema: Schema = serde_json::from_str(text("schema")?)
         .map_err(|error| fail(format!("expected schema as JSON of this version, got {error}")))?;
@@ -121,15 +119,15 @@ fn open(path: &Path) -> Result<Reader> {
     // It is of this file, not of the rows.
     metadata.remove(checksum::KEY);
     let batches = builder
-        .with_batch_size(BATCH)
+        .with_batch_size(PIECE)
         .build()
         .map_err(|error| fail(format!("expected a Parquet file, got {error}")))?;
     Ok(Reader { batches, shape, metadata, rows })
 }
 
 /// Whether the file has a checksum, which then is right.
-fn checked(file: &mut File, path: &Path) -> Result<bool> {
-    match checksum::check(file).map_err(Error::io(path))? {
+fn checked(file: &mut File, path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<bool> {
+    match checksum::check(file, path, interrupt)? {
         Outcome::Right => Ok(true),
         Outcome::Missing => Ok(false),
         Outcome::Wrong { stored, computed } => {
@@ -143,21 +141,23 @@ fn checked(file: &mut File, path: &Path) -> Result<bool> {
 
 /// Whether a file has a checksum, which then is right; no more of it is read. Other tools that
 /// rewrite a log leave it out.
-pub fn check_file(path: &Path) -> Result<bool> {
-    checked(&mut File::open(path).map_err(Error::io(path))?, path)
+pub fn check_file(path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<bool> {
+    checked(&mut File::open(path).map_err(Error::io(path))?, path, interrupt)
 }
 
 /// Calls `take` with the log's rows, piece by piece; returns what the metadata says. An error of
-/// `take` ends the reading.
+/// `take`, or of `interrupt`, which is asked before every piece, ends the reading.
 pub fn each_piece(
     path: &Path,
+    interrupt: &dyn Fn() -> Result<()>,
     mut take: impl FnMut(&Log) -> Result<()>,
 ) -> Result<(Shape, Metadata)> {
     let origin = path.display().to_string();
     guarded(&origin, || {
-        let reader = open(path)?;
+        let reader = open(path, interrupt)?;
         let mut rows = 0;
         for batch in reader.batches {
+            interrupt()?;
             let batch = batch.map_err(|error| {
                 Error::format(&*origin, format!("expected rows that can be decoded, got {error}"))
             })?;
@@ -177,9 +177,9 @@ pub fn each_piece(
     })
 }
 
-pub(super) fn read(path: &Path) -> Result<Log> {
+pub(super) fn read(path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<Log> {
     let mut columns = Columns::default();
-    let (shape, metadata) = each_piece(path, |piece| {
+    let (shape, metadata) = each_piece(path, interrupt, |piece| {
         columns.append_log(piece);
         Ok(())
     })?;
@@ -187,9 +187,9 @@ pub(super) fn read(path: &Path) -> Result<Log> {
 }
 
 /// [`Log::digest`] of a file, a piece at a time.
-pub fn digest_file(path: &Path) -> Result<String> {
+pub fn digest_file(path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<String> {
     let mut digester = None;
-    let (shape, metadata) = each_piece(path, |piece| {
+    let (shape, metadata) = each_piece(path, interrupt, |piece| {
         digester
             .get_or_insert_with(|| Digester::new(piece.shape, piece.metadata.get("schema")))
             .update(piece);

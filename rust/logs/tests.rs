@@ -56,40 +56,46 @@ fn freezing_and_thawing_copies_nothing() {
 fn the_digest_is_of_rows_and_schema_alone() {
     let (whole, mut other) = (log(30), log(30));
     other.metadata.insert("seed".into(), "9".into());
-    assert_eq!(whole.digest(), other.digest());
+    assert_eq!(whole.digest(&|| Ok(())).unwrap(), other.digest(&|| Ok(())).unwrap());
     let mut pieces = Digester::new(whole.shape, whole.metadata.get("schema"));
     for (first, rows) in [(0, 1), (1, 20), (21, 0), (21, 9)] {
         pieces.update(&whole.slice(first, rows));
     }
-    assert_eq!(pieces.finish(), whole.digest());
-    assert_ne!(log(29).digest(), whole.digest());
+    assert_eq!(pieces.finish(), whole.digest(&|| Ok(())).unwrap());
+    assert_ne!(log(29).digest(&|| Ok(())).unwrap(), whole.digest(&|| Ok(())).unwrap());
     let mut columns = log(30).thaw();
     columns.clicks[17] += 1;
-    assert_ne!(columns.freeze(whole.shape, whole.metadata.clone()).digest(), whole.digest());
+    assert_ne!(
+        columns.freeze(whole.shape, whole.metadata.clone()).digest(&|| Ok(())).unwrap(),
+        whole.digest(&|| Ok(())).unwrap()
+    );
 }
 
 #[test]
 fn a_file_that_exists_stays_unless_it_may_be_replaced() {
     let path = temporary("exists");
     std::fs::write(&path, "mine").unwrap();
-    let error = log(3).write(&path, false).unwrap_err();
+    let error = log(3).write(&path, false, &|| Ok(())).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
-    log(3).write(&path, true).unwrap();
-    assert_eq!(Log::read(&path).unwrap().digest(), log(3).digest());
+    log(3).write(&path, true, &|| Ok(())).unwrap();
+    assert_eq!(
+        Log::read(&path, &|| Ok(())).unwrap().digest(&|| Ok(())).unwrap(),
+        log(3).digest(&|| Ok(())).unwrap()
+    );
     std::fs::remove_file(path).unwrap();
     let nowhere = std::env::temp_dir().join("virtualtb-no-such-folder/log.parquet");
-    let error = log(3).write(&nowhere, false).unwrap_err().to_string();
+    let error = log(3).write(&nowhere, false, &|| Ok(())).unwrap_err().to_string();
     assert!(error.contains("virtualtb-no-such-folder/log.parquet"), "{error}");
 }
 
 #[test]
 fn damaged_files_are_refused() {
     let path = temporary("damaged");
-    log(300).write(&path, false).unwrap();
+    log(300).write(&path, false, &|| Ok(())).unwrap();
     let good = std::fs::read(&path).unwrap();
     let refuse = || {
-        let error = Log::read(&path).unwrap_err();
+        let error = Log::read(&path, &|| Ok(())).unwrap_err();
         assert!(matches!(error, Error::Format { .. }), "{error}");
     };
     // In place: a file that is written anew goes to the disk each time.
@@ -104,7 +110,7 @@ fn damaged_files_are_refused() {
     for bit in bits {
         put(bit / 8, good[bit / 8] ^ (1 << (bit % 8)));
         refuse();
-        assert!(!matches!(check_file(&path), Ok(true)), "bit {bit}");
+        assert!(!matches!(check_file(&path, &|| Ok(())), Ok(true)), "bit {bit}");
         put(bit / 8, good[bit / 8]);
     }
     put(good.len(), b'x');
@@ -114,18 +120,21 @@ fn damaged_files_are_refused() {
         refuse();
     }
     std::fs::write(&path, &good).unwrap();
-    assert_eq!(Log::read(&path).unwrap().digest(), log(300).digest());
-    assert!(check_file(&path).unwrap());
+    assert_eq!(
+        Log::read(&path, &|| Ok(())).unwrap().digest(&|| Ok(())).unwrap(),
+        log(300).digest(&|| Ok(())).unwrap()
+    );
+    assert!(check_file(&path, &|| Ok(())).unwrap());
     std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
 fn a_copy_has_the_bytes_of_the_file() {
     let (path, copy) = (temporary("original"), temporary("copy"));
-    log(300).write(&path, false).unwrap();
-    let read = Log::read(&path).unwrap();
+    log(300).write(&path, false, &|| Ok(())).unwrap();
+    let read = Log::read(&path, &|| Ok(())).unwrap();
     assert!(!read.metadata.contains_key(checksum::KEY));
-    read.write(&copy, false).unwrap();
+    read.write(&copy, false, &|| Ok(())).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&copy).unwrap());
     for path in [path, copy] {
         std::fs::remove_file(path).unwrap();
@@ -138,18 +147,18 @@ fn a_text_that_looks_like_the_checksum_does_not_hide_it() {
     let mut disguised = log(3);
     let text = "\u{18}\u{8}checksum\u{18}\u{8}12345678";
     disguised.metadata.insert("policy".into(), text.into());
-    disguised.write(&path, false).unwrap();
-    assert_eq!(Log::read(&path).unwrap().metadata["policy"], text);
+    disguised.write(&path, false, &|| Ok(())).unwrap();
+    assert_eq!(Log::read(&path, &|| Ok(())).unwrap().metadata["policy"], text);
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.windows(8).position(|window| window == b"12345678").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    let error = Log::read(&path).unwrap_err().to_string();
+    let error = Log::read(&path, &|| Ok(())).unwrap_err().to_string();
     assert!(error.contains("expected a file of checksum"), "{error}");
     // One that fits the change: what is behind it is read.
     reseal(&mut bytes);
     std::fs::write(&path, &bytes).unwrap();
-    assert_ne!(Log::read(&path).unwrap().metadata["policy"], text);
+    assert_ne!(Log::read(&path, &|| Ok(())).unwrap().metadata["policy"], text);
     std::fs::remove_file(path).unwrap();
 }
 
@@ -158,19 +167,19 @@ fn other_parquet_files_are_refused() {
     let path = temporary("other");
     let mut other = log(3);
     other.metadata.remove("format");
-    other.write(&path, false).unwrap();
-    let error = Log::read(&path).unwrap_err().to_string();
+    other.write(&path, false, &|| Ok(())).unwrap();
+    let error = Log::read(&path, &|| Ok(())).unwrap_err().to_string();
     assert!(error.contains("not a virtualtb_fast session log"), "{error}");
     let mut other = log(3);
     other.metadata.insert("format_version".into(), "2".into());
-    other.write(&path, true).unwrap();
-    let error = Log::read(&path).unwrap_err().to_string();
+    other.write(&path, true, &|| Ok(())).unwrap();
+    let error = Log::read(&path, &|| Ok(())).unwrap_err().to_string();
     assert!(error.contains("expected format_version \"1\", got \"2\""), "{error}");
     let mut other = log(3);
     let schema = other.metadata["schema"].replace("\"action\":5", "\"action\":6");
     other.metadata.insert("schema".into(), schema);
-    other.write(&path, true).unwrap();
-    let error = Log::read(&path).unwrap_err().to_string();
+    other.write(&path, true, &|| Ok(())).unwrap();
+    let error = Log::read(&path, &|| Ok(())).unwrap_err().to_string();
     assert!(error.contains("expected column action"), "{error}");
     std::fs::remove_file(path).unwrap();
 }

@@ -10,7 +10,7 @@ use numpy::{Element, PyArrayDyn, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict};
 
-use super::errors::{detached, to_py};
+use super::errors::{interruptible, to_py};
 use crate::error::Error;
 use crate::logs::{Log, OUTCOMES, check_file, digest_file};
 
@@ -68,26 +68,26 @@ impl PyLog {
     }
 
     fn digest(&self, py: Python<'_>) -> PyResult<String> {
-        detached(py, || Ok(self.0.digest()))
+        interruptible(py, |interrupt| self.0.digest(interrupt))
     }
 
     #[staticmethod]
     fn digest_file(py: Python<'_>, path: PathBuf) -> PyResult<String> {
-        detached(py, || digest_file(&path))
+        interruptible(py, |interrupt| digest_file(&path, interrupt))
     }
 
     #[staticmethod]
     fn check_file(py: Python<'_>, path: PathBuf) -> PyResult<bool> {
-        detached(py, || check_file(&path))
+        interruptible(py, |interrupt| check_file(&path, interrupt))
     }
 
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        detached(py, || Log::read(&path)).map(Self)
+        interruptible(py, |interrupt| Log::read(&path, interrupt)).map(Self)
     }
 
     fn write(&self, py: Python<'_>, path: PathBuf, overwrite: bool) -> PyResult<()> {
-        detached(py, || self.0.write(&path, overwrite))
+        interruptible(py, |interrupt| self.0.write(&path, overwrite, interrupt))
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {

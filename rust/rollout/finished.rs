@@ -33,10 +33,10 @@ impl<S: Scene> Run<'_, S> {
 
     fn counted(&self, path: &Path, watch: &Watch<'_>) -> Result<Summary> {
         let mut counts = Counts::default();
-        let (_, metadata) = logs::each_piece(path, |piece| {
+        let (_, metadata) = logs::each_piece(path, watch.interrupt, |piece| {
             counts.add(piece);
             (watch.progress)(counts.summary.pages, counts.summary.sessions);
-            (watch.interrupt)()
+            Ok(())
         })?;
         counts.end();
         let Counts { summary, last, .. } = counts;

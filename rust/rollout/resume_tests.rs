@@ -126,7 +126,8 @@ fn functions_go_on_where_they_failed() {
             assert_eq!(played.is_err(), fails_at.is_some());
             let blocks = fails_at.map(|session| session as u64 / BLOCK);
             if let Some(blocks) = blocks {
-                let sessions = Log::read(&partial(&path)).unwrap().metadata["sessions"].clone();
+                let sessions =
+                    Log::read(&partial(&path), &|| Ok(())).unwrap().metadata["sessions"].clone();
                 assert_eq!(sessions, (blocks * BLOCK).to_string());
             }
         }

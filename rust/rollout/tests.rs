@@ -67,12 +67,21 @@ fn neither_threads_nor_batches_nor_the_target_matter() {
         let varied =
             Options { threads: Some(threads), batch_size: Some(batch_size), ..options(sessions) };
         let (log, summary) = play(&simulator, "random", &varied);
-        assert_eq!((log.digest(), &summary), (want.digest(), &counts));
+        assert_eq!(
+            (log.digest(&|| Ok(())).unwrap(), &summary),
+            (want.digest(&|| Ok(())).unwrap(), &counts)
+        );
         let varied = Options { target: Target::Pages(counts.pages), ..varied };
-        assert_eq!(play(&simulator, "random", &varied).0.digest(), want.digest());
+        assert_eq!(
+            play(&simulator, "random", &varied).0.digest(&|| Ok(())).unwrap(),
+            want.digest(&|| Ok(())).unwrap()
+        );
     }
     let other = Options { seed: 8, ..options(sessions) };
-    assert_ne!(play(&simulator, "random", &other).0.digest(), want.digest());
+    assert_ne!(
+        play(&simulator, "random", &other).0.digest(&|| Ok(())).unwrap(),
+        want.digest(&|| Ok(())).unwrap()
+    );
 }
 
 #[test]
@@ -104,13 +113,16 @@ fn files_hold_the_same_rows_and_the_same_bytes() {
         let error = rollout(&*simulator, Source::Policy(&policy), &run, &QUIET).unwrap_err();
         assert!(error.to_string().contains("got a file that exists"), "{error}");
         files.push(std::fs::read(&path).unwrap());
-        let back = Log::read(&path).unwrap();
-        assert_eq!((back.digest(), &back.metadata), (log.digest(), &log.metadata));
-        assert_eq!(logs::digest_file(&path).unwrap(), log.digest());
+        let back = Log::read(&path, &|| Ok(())).unwrap();
+        assert_eq!(
+            (back.digest(&|| Ok(())).unwrap(), &back.metadata),
+            (log.digest(&|| Ok(())).unwrap(), &log.metadata)
+        );
+        assert_eq!(logs::digest_file(&path, &|| Ok(())).unwrap(), log.digest(&|| Ok(())).unwrap());
         std::fs::remove_file(path).unwrap();
     }
     let path = temporary("written");
-    log.write(&path, false).unwrap();
+    log.write(&path, false, &|| Ok(())).unwrap();
     files.push(std::fs::read(&path).unwrap());
     std::fs::remove_file(path).unwrap();
     assert!(files.windows(2).all(|pair| pair[0] == pair[1]));
@@ -133,13 +145,16 @@ fn an_interrupted_run_leaves_whole_blocks_in_a_partial_file() {
         assert!(matches!(error, Error::Interrupted));
         assert!(!path.exists());
         let partial = crate::tensor_file::partial(&path);
-        let log = Log::read(&partial).unwrap();
+        let log = Log::read(&partial, &|| Ok(())).unwrap();
         assert_eq!(log.metadata["complete"], "false");
         let sessions: u64 = log.metadata["sessions"].parse().unwrap();
         assert_eq!(sessions % BLOCK, 0);
         let whole = Options { batch_size: Some(500), ..options(sessions) };
         if sessions > 0 {
-            assert_eq!(play(&simulator, "random", &whole).0.digest(), log.digest());
+            assert_eq!(
+                play(&simulator, "random", &whole).0.digest(&|| Ok(())).unwrap(),
+                log.digest(&|| Ok(())).unwrap()
+            );
         }
         std::fs::remove_file(partial).unwrap();
     }
@@ -168,7 +183,10 @@ fn functions_see_what_native_policies_see() {
         let source = Source::Callback { name: "test".into(), choose: &mut choose };
         let run = Options { batch_size: Some(batch_size), ..options(2000) };
         let played = rollout(&*simulator, source, &run, &QUIET).unwrap();
-        assert_eq!(played.log.unwrap().digest(), want.digest());
+        assert_eq!(
+            played.log.unwrap().digest(&|| Ok(())).unwrap(),
+            want.digest(&|| Ok(())).unwrap()
+        );
     }
     assert_eq!(pages_seen, 3 * want.len());
 }

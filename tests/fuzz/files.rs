@@ -206,7 +206,7 @@ impl Reader {
                 judge((read, peak + length), length, 0, |catalog| readers::search(&catalog))
             }
             Kind::Log => {
-                let (read, peak) = peak_of(|| Log::read(self.put(bytes)));
+                let (read, peak) = peak_of(|| Log::read(self.put(bytes), &|| Ok(())));
                 let rows = read.as_ref().map_or(0, Log::len);
                 if rows > MOST_ROWS_A_BYTE as usize * length {
                     return Err(format!("{rows} rows of {length} bytes"));

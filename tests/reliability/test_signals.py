@@ -17,6 +17,7 @@ import pytest
 from tests.reliability.cases import small_simulator
 
 import virtualtb_fast as vtb
+from virtualtb_fast.logs import read_log
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="a timer of the system presses Ctrl-C"
@@ -49,6 +50,8 @@ class Kit:
         self.actions = np.zeros((3 * SLOW, 27), np.float32)
         self.queries = np.zeros(3 * SLOW, np.uint8)
         self.hidden = self.store.reveal()
+        self.log = vtb.rollout(self.default, "random", pages=3 * SLOW).log
+        self.log.write(folder / "log.parquet")
 
     def close(self) -> None:
         self.catalog.close()
@@ -131,6 +134,15 @@ LONG: dict[str, tuple[Long, Long]] = {
         lambda kit: kit.catalog._native.attributes(kit.many_rows[:2_000_000]),  # type: ignore[union-attr]
         lambda kit: kit.catalog.attributes(["item 3"]),
     ),
+    "digest of a log": (lambda kit: kit.log.digest(), lambda kit: kit.log["clicks"]),
+    "write": (
+        lambda kit: kit.log.write(kit.folder / "new.parquet"),
+        lambda kit: read_log(kit.folder / "log.parquet"),
+    ),
+    "read": (
+        lambda kit: read_log(kit.folder / "log.parquet"),
+        lambda kit: kit.log.digest(),
+    ),
     "column": (
         lambda kit: kit.catalog._native.column("brand", kit.many_rows),  # type: ignore[union-attr]
         lambda kit: kit.catalog.column("brand", ["item 3"]),
@@ -180,8 +192,8 @@ def test_ctrl_c_ends_the_call_and_what_it_was_made_on_still_works(kit: Kit, name
     answered = any(pressed(lambda: long(kit)) for _ in range(TRIES))
     assert answered, "Ctrl-C did not end the call before its end"
     short(kit)
-    assert not (kit.folder / "new.vtbcat").exists()
-    assert [path.name for path in kit.folder.iterdir()] == ["items.vtbcat"]
+    # Nothing half done is left.
+    assert sorted(path.name for path in kit.folder.iterdir()) == ["items.vtbcat", "log.parquet"]
 
 
 def test_a_call_that_does_not_look_up_is_found() -> None:

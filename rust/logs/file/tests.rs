@@ -208,7 +208,7 @@ fn one_output_has_one_writer() {
     let refusals = [
         FileWriter::create(opening).unwrap_err(),
         FileWriter::resume(opening, &|| Ok(())).unwrap_err(),
-        rows(0).write(&path, true).unwrap_err(),
+        rows(0).write(&path, true, &|| Ok(())).unwrap_err(),
     ];
     for error in refusals {
         assert!(error.to_string().contains("expected an output that nobody writes"), "{error}");
@@ -231,7 +231,7 @@ fn a_sync_that_fails_takes_back_what_it_did_not_cover() {
     let error = file.cut_back(Unsynced { synced: 1, source });
     assert!(matches!(error, Error::Io { .. }), "{error}");
     file.abandon(Metadata::new());
-    assert!(Log::read(&partial(&path)).is_err());
+    assert!(Log::read(&partial(&path), &|| Ok(())).is_err());
     let (mut file, notes) = FileWriter::resume(opening(&path, &asked), &|| Ok(())).unwrap();
     assert_eq!(notes.len(), 1);
     write(&mut file, 1..GROUPS);
