@@ -55,6 +55,7 @@ TESTS = (
     "tests/unit/test_catalog.py",
     "tests/unit/test_catalog_candidates.py",
     "tests/unit/test_envs.py",
+    "tests/unit/test_envs_async.py",
     "tests/unit/test_envs_calls.py",
     "tests/unit/test_envs_store.py",
     "tests/unit/test_envs_vector.py",
