@@ -176,9 +176,7 @@ def _open_file(arrow: Any, path: str) -> Source:
     # Parquet's readers compare no checksums. Ours is in the footer, unless another tool wrote the
     # log anew.
     if (source.ours or first_hand) and not _core.Log.check_file(path) and first_hand:
-        raise FileFormatError(
-            f"{path}: expected the checksum that this package writes, got none: the file was altered"
-        )
+        raise FileFormatError(f"{path}: expected the checksum that this package writes, got none")
     return source
 
 
