@@ -44,7 +44,7 @@ from virtualtb_fast import _arguments, _core
 from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError
 from virtualtb_fast.schema import Schema
 
-__all__ = ["COLUMNS", "OUTCOMES", "STORE_COLUMNS", "SessionLog", "check_log_file", "read_log"]
+__all__ = ["COLUMNS", "OUTCOMES", "STORE_COLUMNS", "SessionLog", "read_log"]
 
 OUTCOMES: Final[tuple[str, ...]] = tuple(_core.OUTCOMES)
 """How a page can end, in the order of the codes of the column ``outcome``."""
@@ -253,16 +253,3 @@ def read_log(path: str | os.PathLike[str]) -> SessionLog:
         OutputError: the operating system could not read it.
     """
     return SessionLog(_core.Log.read(_arguments.as_path(path)))
-
-
-def check_log_file(path: str | os.PathLike[str]) -> bool:
-    """Compares the checksum of a session log's file, for whoever reads the rows by other means.
-
-    Returns:
-        Whether there is one. Other tools that rewrite a log leave it out.
-
-    Raises:
-        FileFormatError: the file was altered.
-        OutputError: the operating system could not read it.
-    """
-    return _core.Log.check_file(_arguments.as_path(path))

@@ -7,6 +7,7 @@ versions of the libraries give the same bytes. Simulators, policies, logs and ca
 
 from __future__ import annotations
 
+import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -155,8 +156,9 @@ def logs(folder: Path, shop: vtb.Simulator) -> None:
 
 def texts() -> None:
     """Schema files of logs, and the JSON of schemas, configurations and tables."""
+    folder = fresh("schema")
     for name, text in SCHEMAS.items():
-        (fresh("schema") / f"{name}.toml").write_text(text)
+        (folder / f"{name}.toml").write_text(text)
     folder = fresh("json")
     (folder / "schema.json").write_text(SCHEMA.to_json())
     for name, config in CONFIGS.items():
@@ -183,21 +185,25 @@ def checkpoints(folder: Path) -> None:
 
 
 def fresh(kind: str) -> Path:
-    """The folder of a kind."""
+    """The folder of a kind, without the files that another version wrote."""
     folder = CORPUS / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     return folder
 
 
 def main() -> None:
     """Writes all of it."""
     places = {name: simulator(name, config) for name, config in CONFIGS.items()}
+    folder = fresh("simulator")
     for name, place in places.items():
-        place.save(fresh("simulator") / f"{name}.safetensors")
+        place.save(folder / f"{name}.safetensors")
+    folder = fresh("policy")
     clipped = policy(activation=("leaky_relu", 0.1), observation_clip=3.0, action_clip=(-1, 1))
-    clipped.save(fresh("policy") / "clipped.safetensors")
+    clipped.save(folder / "clipped.safetensors")
     drawn = policy(log_sd=np.full(SCHEMA.action, -1.0), observation_mean=np.full(14, 0.1))
-    drawn.save(fresh("policy") / "drawn.safetensors")
+    drawn.save(folder / "drawn.safetensors")
     catalogs(fresh("catalog"))
     logs(fresh("log"), places["a-mlp"])
     texts()

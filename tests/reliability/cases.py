@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 import virtualtb_fast as vtb
 from virtualtb_fast import _core
@@ -79,13 +78,15 @@ class Case:
 
     def measure(self, folder: Path) -> None:
         """Plays it undisturbed."""
+        from pyarrow import parquet
+
         path = folder / f"{self.name}.parquet"
         began = time.perf_counter()
         said = Child(lambda: counted(self.play(path, resume=False))).result()
         self.seconds = time.perf_counter() - began
         assert said["how"] == "played", said
         self.reference, self.counts = path.read_bytes(), said["counts"]
-        groups = pq.ParquetFile(path).metadata
+        groups = parquet.ParquetFile(path).metadata
         starts = []
         for number in range(groups.num_row_groups):
             column = groups.row_group(number).column(0)
@@ -130,14 +131,15 @@ class Child:
     """A forked process that does one thing and says how it went."""
 
     def __init__(self, work: Callable[[], dict[str, Any]]) -> None:
-        self._read, write = os.pipe()
+        read, write = os.pipe()
+        self._pipe = os.fdopen(read, "rb")
         self.pid = os.fork()
         if self.pid:
             os.close(write)
             return
         status = 1
         try:
-            os.close(self._read)
+            self._pipe.close()
             try:
                 said = work()
             except vtb.VirtualTBError as error:
@@ -155,19 +157,17 @@ class Child:
         os.kill(self.pid, signal.SIGKILL)
         _, status = os.waitpid(self.pid, 0)
         if os.WIFSIGNALED(status):
-            os.close(self._read)
-            self._read = -1
+            self._pipe.close()
             return True
         return False
 
-    def result(self) -> dict[str, Any]:
+    def result(self, grace: float = GRACE) -> dict[str, Any]:
         """What it said at its end."""
-        with os.fdopen(self._read, "rb") as pipe:
-            ready = select.select([pipe], [], [], GRACE)[0]
-            if not ready:
+        with self._pipe:
+            if not select.select([self._pipe], [], [], grace)[0]:
                 self.kill()
                 raise AssertionError("a process hangs")
-            said = pipe.read()
+            said = self._pipe.read()
         # Unless it was waited for when it was found to have ended by itself.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)

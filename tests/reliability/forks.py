@@ -38,7 +38,6 @@ import itertools
 import multiprocessing
 import os
 import pickle
-import select
 import signal
 import sys
 import tempfile
@@ -60,6 +59,8 @@ from virtualtb_fast.evaluation.machine import machine
 
 GRACE = 120.0
 """Seconds after which a child is taken to hang."""
+LONG = 500
+"""Forks from which on some must have come in the middle of a step."""
 
 
 class Place:
@@ -157,6 +158,8 @@ class Busy:
         self._stop = threading.Event()
         self._failed: list[BaseException] = []
         self.stepped = place.vector(2)
+        self.found = Counter[str]()
+        """What children found of these environments: see `torn`."""
         small = place.simulator
         actions = np.zeros((600, 6), np.float32)
         sizes, numbers = itertools.cycle(range(2, 40)), itertools.count()
@@ -205,6 +208,20 @@ def where(pid: int, text: Any) -> str:
     return str(text.read())
 
 
+def ended(pid: int, grace: float) -> int | None:
+    """How a child ended, as `os.waitpid` says it; None if it is at work after so many seconds."""
+    # Not every system can wait for a process and a clock at once.
+    deadline, pause = time.monotonic() + grace, 0.001
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+
+
 def forked(work: Callable[[], Any], grace: float = GRACE) -> str | None:
     """Does it in a forked child; None, or what went wrong."""
     with tempfile.TemporaryFile("w+") as said:
@@ -220,16 +237,11 @@ def forked(work: Callable[[], Any], grace: float = GRACE) -> str | None:
                 print(f"{type(error).__name__}: {error}", file=said, flush=True)
             finally:
                 os._exit(status)
-        watched = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
-        try:
-            if watched is not None and not select.select([watched], [], [], grace)[0]:
-                told = where(pid, said)
-                os.waitpid(pid, 0)
-                return f"a child hangs:\n{told}"
-        finally:
-            if watched is not None:
-                os.close(watched)
-        _, status = os.waitpid(pid, 0)
+        status = ended(pid, grace)
+        if status is None:
+            told = where(pid, said)
+            os.waitpid(pid, 0)
+            return f"a child hangs:\n{told}"
         if status:
             said.seek(0)
             return f"a child failed ({status}): {said.read()}"
@@ -356,12 +368,18 @@ def torn(busy: Busy) -> str:
 def one(place: Place, busy: Busy, way: str, name: str, number: int) -> int:
     """Forks in one way; how many processes that were."""
     if way == "os.fork":
+        read, write = os.pipe()
 
         def work() -> None:
-            torn(busy)
+            os.write(write, torn(busy).encode())
             place.check(name)
 
-        good(forked(work))
+        with os.fdopen(read) as word:
+            try:
+                good(forked(work))
+            finally:
+                os.close(write)
+            busy.found[word.read()] += 1
         return 1
     if way == "thread":
         wrong: list[str | None] = []
@@ -465,11 +483,14 @@ def main() -> None:
                     error.add_note(f"fork {number}: {way}, {work}")
                     raise
                 works[work] += 1
+    # Few forks may all come between two steps.
+    assert options.forks < LONG or busy.found["refused"], busy.found
     results = {
         "machine": machine(),
         "forks": done.total(),
         "ways": dict(done),
         "works": dict(works),
+        "half_stepped": dict(busy.found),
         "guards": found,
     }
     report(results, began, load, options.json)

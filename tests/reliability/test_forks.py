@@ -25,4 +25,6 @@ def test_no_forked_child_hangs_or_gives_another_result(tmp_path: Path) -> None:
     assert result["forks"] >= 40
     assert sum(result["ways"].values()) == result["forks"]
     assert {"os.fork", "in a call", "fork in fork", "pool", "async"} <= set(result["ways"])
+    assert sum(result["half_stepped"].values()) == result["ways"]["os.fork"]
+    assert set(result["half_stepped"]) <= {"refused", "worked"}
     assert set(result["guards"].values()) == {"found to hang", "found to differ"}

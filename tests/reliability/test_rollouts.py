@@ -4,14 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from tests.reliability.cases import Child
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the harness forks, which this system cannot")
+forks = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="the harness forks, which this system cannot"
+)
+
+
+@forks
 def test_nothing_is_lost_and_no_byte_differs(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="where row groups end is read with pyarrow")
     out = tmp_path / "result.json"
@@ -35,3 +42,15 @@ def test_nothing_is_lost_and_no_byte_differs(tmp_path: Path) -> None:
     assert kills["left"]["some blocks"] > 0
     assert kills["guards"]["refused"] == kills["guards"]["tampered"] > 0
     assert kills["guards"]["unlike"] == kills["guards"]["compared"] > 0
+
+
+@forks
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_hangs_is_ended_and_named() -> None:
+    """Void guard of the harness."""
+    hangs = Child(lambda: {"how": repr(time.sleep(600))})
+    with pytest.raises(AssertionError, match="a process hangs"):
+        hangs.result(grace=0.2)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(hangs.pid, os.WNOHANG)
+    assert Child(lambda: {"how": "played"}).result() == {"how": "played"}

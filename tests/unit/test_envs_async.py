@@ -281,8 +281,33 @@ def test_an_error_of_the_customers_arrives(slow, held):
     assert slow.recv()[0].shape == (3, 91)
 
 
+def test_a_step_that_failed_leaves_nothing_to_render(make_vec, kit):
+    envs, stepped = (make_vec(num_envs=4, render_mode="ansi") for _ in range(2))
+    rows = kit.table(2, 4)
+    for each in (envs, stepped):
+        each.reset(seed=3)
+        each.step(rows[0])
+    poisoned = rows[1].copy()
+    poisoned[3, 5] = np.nan
+    envs.send(poisoned)
+    assert envs._sent is not None
+    with pytest.raises(vtb.InvalidActionError, match="environment 3"):
+        envs.recv()
+    assert envs._sent is None
+    assert envs.render() == stepped.render()
+    for each in (envs, pickle.loads(pickle.dumps(envs))):
+        each.send(rows[1])
+        each.recv()
+        assert each._sent is None
+        assert each.render() != stepped.render()
+    stepped.step(rows[1])
+    assert envs.render() == stepped.render()
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer of the system's")
 def test_ctrl_c_ends_the_waiting_and_not_the_step(slow, held):
+    slow.render_mode = "ansi"
+
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
@@ -301,6 +326,8 @@ def test_ctrl_c_ends_the_waiting_and_not_the_step(slow, held):
         slow.step(SLOW)
     held.go.set()
     assert slow.recv()[0].shape == (3, 91)
+    # What was sent is rendered still.
+    assert "action" in slow.render()[0]
 
 
 # Forks

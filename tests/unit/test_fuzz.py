@@ -38,7 +38,7 @@ def test_mutated_files_are_refused_or_work(readers: ModuleType) -> None:
 
 
 def test_a_reader_that_fails_is_seen(readers: ModuleType, tmp_path: Path) -> None:
-    """Void guard: other errors, work without end and a lot of memory."""
+    """Void guard: other errors, work without end and, where the system tells, a lot of memory."""
     one = readers.Readers(tmp_path)
     tally = readers.Tally()
 
@@ -55,10 +55,18 @@ def test_a_reader_that_fails_is_seen(readers: ModuleType, tmp_path: Path) -> Non
     finally:
         readers.LIMIT = before
     assert " s for 2 bytes" in tally.failures[1]
-    if sys.platform == "linux":
+    if one.peak.can:
         one._read["schema"] = lambda _: bytearray(b"x") * (readers.SLACK * 2) and None
         one.judge("schema", b"x", 3, tally)
         assert " bytes of 1" in tally.failures[2]
+
+
+def test_a_mutator_in_vain_is_seen(readers: ModuleType) -> None:
+    """Void guard: of many files, not of few."""
+    for tally in (readers.Tally(files=400, work=400), readers.Tally(files=400)):
+        with pytest.raises(AssertionError, match="of 400 files"):
+            readers.require_fates("json", tally)
+    readers.require_fates("json", readers.Tally(files=399, work=399))
 
 
 SCHEMA = """\

@@ -186,18 +186,47 @@ def test_a_log_that_was_altered_is_refused_whoever_reads_it(
     shop: vtb.Simulator, tmp_path: Path
 ) -> None:
     pytest.importorskip("pyarrow", reason="people's logs are read with it")
-    from virtualtb_fast.logs import check_log_file
     from virtualtb_fast.records import check_log
 
     path = tmp_path / "log.parquet"
     vtb.rollout(shop, "random", sessions=300, seed=1, out=path)
-    assert check_log_file(path)
+    assert _core.Log.check_file(str(path))
     assert check_log(path).sessions == 300
     data = path.read_bytes()
     for at in range(4, len(data) // 2, len(data) // 20):
         changed = bytearray(data)
         changed[at] ^= 16
         path.write_bytes(changed)
-        for read in (read_log, check_log, check_log_file):
+        for read in (read_log, check_log):
             with pytest.raises(vtb.FileFormatError, match="was altered"):
                 read(path)
+
+
+def test_a_log_of_ours_without_its_checksum_is_refused(shop: vtb.Simulator, tmp_path: Path) -> None:
+    """Rows may be changed where the checksum is not found any more; other tools leave it out."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="people's logs are read with it")
+    from virtualtb_fast.records import check_log, draft_schema
+
+    path, again = tmp_path / "log.parquet", tmp_path / "again.parquet"
+    vtb.rollout(shop, "random", sessions=300, seed=1, out=path)
+    data = path.read_bytes()
+    key = data.rindex(b"checksum")
+    for at in range(key, key + len("checksum")):
+        changed = bytearray(data)
+        changed[at] ^= 1
+        changed[len(data) // 3] ^= 16
+        path.write_bytes(changed)
+        assert not _core.Log.check_file(str(path))
+        for read in (read_log, check_log, draft_schema):
+            with pytest.raises(vtb.FileFormatError, match=r"expected .*checksum.* got"):
+                read(path)
+    # What says that the log is one of this package does not decide it.
+    changed = data.replace(b"virtualtb_fast.sessions", b"virtualtb_fast.sessionz")
+    assert changed != data
+    path.write_bytes(changed)
+    with pytest.raises(vtb.FileFormatError, match="was altered"):
+        draft_schema(path)
+    path.write_bytes(data)
+    parquet.write_table(parquet.read_table(path), again)
+    assert not _core.Log.check_file(str(again))
+    assert check_log(again).sessions == 300

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from virtualtb_fast import _arguments
 from virtualtb_fast.envs._native import RENDER_MODES, Closed, NativeEnv
-from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.errors import InvalidArgumentError, VirtualTBError
 
 Step: TypeAlias = tuple[
     NDArray[Any], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]
@@ -141,8 +141,13 @@ class VectorBase(NativeEnv, VectorEnv[NDArray[Any], NDArray[np.float32], NDArray
             VirtualTBError: whatever else `step` raises for these actions; no step is under way
                 then, and the environments are as `step` leaves them.
         """
-        step = self._batch.recv()
-        actions, self._sent = self._sent, None
+        actions = self._sent
+        try:
+            step = self._batch.recv()
+        except VirtualTBError:
+            self._sent = None
+            raise
+        self._sent = None
         return self._told(actions, step)
 
     def _checked(self, actions: Any) -> NDArray[np.float32]:

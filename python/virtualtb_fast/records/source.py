@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from virtualtb_fast import _core
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast.errors import (
     FileFormatError,
@@ -16,13 +17,14 @@ from virtualtb_fast.errors import (
     MissingExtraError,
     OutputError,
 )
-from virtualtb_fast.logs import check_log_file
 
 __all__ = ["PACKAGE_FORMAT", "Source", "open_source", "pyarrow"]
 
 PACKAGE_FORMAT: Final = "virtualtb_fast.sessions"
 """What the metadata of this package's own logs say of their format."""
 
+_CREATOR: Final = "virtualtb_fast "
+"""How the name of the program begins that wrote the file itself, as Parquet's footer has it."""
 _BATCH_ROWS: Final = 32_768
 _HASH_BYTES: Final = 1 << 22
 
@@ -160,6 +162,7 @@ def _open_file(arrow: Any, path: str) -> Source:
     try:
         file = arrow.parquet.ParquetFile(path, pre_buffer=False)
         schema, rows = file.schema_arrow, file.metadata.num_rows
+        first_hand = (file.metadata.created_by or "").startswith(_CREATOR)
         file.close()
     except unreadable as error:
         message = f"{path}: expected a Parquet file, got {_first_line(error)}"
@@ -170,10 +173,10 @@ def _open_file(arrow: Any, path: str) -> Source:
             yield from opened.iter_batches(_BATCH_ROWS, columns=list(columns), use_threads=False)
 
     source = Source(path, schema, _texts(schema.metadata), rows, path, read)
-    if source.ours:
-        # Parquet's readers compare no checksums. Ours is in the footer, unless another tool wrote
-        # the log anew.
-        check_log_file(path)
+    # Parquet's readers compare no checksums. Ours is in the footer, unless another tool wrote the
+    # log anew.
+    if (source.ours or first_hand) and not _core.Log.check_file(path) and first_hand:
+        raise FileFormatError(f"{path}: expected the checksum that this package writes, got none")
     return source
 
 
