@@ -245,10 +245,11 @@ def test_customers_of_ones_own_may_play_rollouts(shop: vtb.Simulator) -> None:
 def test_an_environment_does_not_wait_for_another_ones_customers(shop: vtb.Simulator) -> None:
     from virtualtb_fast.envs import GroundTruthStoreVector, VirtualTBV1Vector
 
-    asked, go = threading.Event(), threading.Event()
+    both, go = threading.Barrier(3), threading.Event()
 
     def slow(batch: dict[str, np.ndarray]) -> np.ndarray:
-        asked.set()
+        if not go.is_set():
+            both.wait(120)
         assert go.wait(120), "nobody let the customers answer"
         return ordinary(batch)
 
@@ -262,7 +263,9 @@ def test_an_environment_does_not_wait_for_another_ones_customers(shop: vtb.Simul
     want.reset(seed=1)
     one.send(np.zeros((600, 27), np.float32))
     try:
-        assert asked.wait(120)
+        # Both of its threads ask, and wait.
+        both.wait(120)
+        assert two.num_threads == 2
         for _ in range(3):
             np.testing.assert_array_equal(two.step(actions)[0], want.step(actions)[0])
         # The customers of the first are at work still.
