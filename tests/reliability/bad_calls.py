@@ -7,24 +7,20 @@ beside what they are about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
+from tests.reliability.bad_envs import environment_calls
 from tests.reliability.bad_kit import (
     CODES,
     FILES,
     INF,
-    MASKS,
     NAN,
-    NO_ANC,
     NO_COUNT,
     NO_FLAG,
     NO_NAME,
     NO_PATH,
     NO_REAL,
-    NO_RENDER,
-    NO_REWARD,
     NO_SEED,
     NO_TEXT,
     NO_THREADS,
@@ -32,55 +28,20 @@ from tests.reliability.bad_kit import (
     RANGES,
     ROWS,
     TEXT_IDS,
-    VECTOR_SEEDS,
     WEIGHTS,
     Bad,
     Call,
-    Kit,
     Made,
     actions,
-    array_likes,
     in_folder,
-    states,
 )
+from tests.reliability.bad_records import record_calls
 from tests.reliability.cases import CONFIG, SCHEMA
 
 import virtualtb_fast as vtb
-from virtualtb_fast.envs import (
-    GroundTruthStoreEnv,
-    GroundTruthStoreVector,
-    VirtualTBV0,
-    VirtualTBV0Vector,
-    VirtualTBV1,
-    VirtualTBV1Vector,
-)
 from virtualtb_fast.logs import read_log
 from virtualtb_fast.policies import Policy
 from virtualtb_fast.schema import Config, Customers, Field, Leave, Response, Schema
-
-
-def environment(
-    kind: Any, place: str, many: bool, more: dict[str, list[Any]] | None = None
-) -> Iterator[Call]:
-    """An environment's constructor."""
-    good: dict[str, Callable[[Kit], Any]] = {
-        "simulator": lambda kit: {"simulator": kit.simulator},
-        "store": lambda kit: {"store": kit.store},
-    }
-    bad: dict[str, list[Any]] = {
-        place: [3, b"x", [], 2.5, Bad(), "none"],
-        "render_mode": NO_RENDER,
-        "reward": NO_REWARD,
-        "anc": NO_ANC,
-        **(more or {}),
-    }
-    if many:
-        bad |= {
-            "num_envs": [0, 1 << 40, *NO_COUNT],
-            "num_threads": NO_THREADS,
-            "autoreset_mode": ["Never", "same_step", None, 1, b"SameStep", Bad()],
-        }
-    yield Call(kind.__name__, lambda kit: kind, good[place], bad)
 
 
 def calls() -> Iterator[Call]:
@@ -96,6 +57,7 @@ def calls() -> Iterator[Call]:
         lambda kit: vtb.import_published,
         lambda kit: {},
         {"directory": [*NO_PATH, *FILES]},
+        needs="torch",
     )
     yield Call(
         "Simulator.load",
@@ -421,45 +383,7 @@ def calls() -> Iterator[Call]:
         {"path": [*NO_PATH, in_folder(""), in_folder("no/folder")],
          "overwrite": [None, 3, "yes", Bad()]},
     )  # fmt: skip
-    v1 = {"page_base": [2, -1, "0", None, True, 0.5, [0], Bad()]}
-    v0 = v1 | {"published_spaces": NO_FLAG}
-    yield from environment(VirtualTBV1, "simulator", False, v1)
-    yield from environment(VirtualTBV0, "simulator", False, v0)
-    yield from environment(VirtualTBV1Vector, "simulator", True, v1)
-    yield from environment(VirtualTBV0Vector, "simulator", True, v0)
-    yield from environment(GroundTruthStoreEnv, "store", False)
-    yield from environment(GroundTruthStoreVector, "store", True)
-    for name, size in (("env", 6), ("env_v0", 6), ("shop", 27)):
-        exact = array_likes(None, size) if name == "env_v0" else actions(None, size)
-        yield Call(
-            f"{name}.step", lambda kit, n=name: getattr(kit, n).step,
-            lambda kit, s=size: {"action": np.zeros(s, np.float32)}, {"action": exact}, steps=True,
-        )  # fmt: skip
-        yield Call(
-            f"{name}.reset", lambda kit, n=name: getattr(kit, n).reset, lambda kit: {},
-            {"seed": [v for v in NO_SEED if v is not None]}, steps=True,
-        )  # fmt: skip
-        yield Call(
-            f"{name}.set_state", lambda kit, n=name: getattr(kit, n).set_state,
-            lambda kit, n=name: {"state": getattr(kit, n).get_state()},
-            {"state": states(lambda kit: kit.envs.get_state())},
-        )  # fmt: skip
-    for name, size in (("envs", 6), ("envs_v0", 6), ("shops", 27)):
-        exact = array_likes(3, size) if name == "envs_v0" else actions(3, size)
-        yield Call(
-            f"{name}.step", lambda kit, n=name: getattr(kit, n).step,
-            lambda kit, s=size: {"actions": np.zeros((3, s), np.float32)}, {"actions": exact},
-            steps=True,
-        )  # fmt: skip
-        yield Call(
-            f"{name}.reset", lambda kit, n=name: getattr(kit, n).reset, lambda kit: {},
-            {"seed": VECTOR_SEEDS, "options": MASKS}, steps=True,
-        )  # fmt: skip
-        yield Call(
-            f"{name}.set_state", lambda kit, n=name: getattr(kit, n).set_state,
-            lambda kit, n=name: {"state": getattr(kit, n).get_state()},
-            {"state": states(lambda kit: kit.env.get_state())},
-        )  # fmt: skip
+    yield from environment_calls()
     yield Call(
         "Schema", lambda kit: Schema,
         lambda kit: {"customer": (Field("a", 2),), "action": 3, "action_range": (-1.0, 1.0)},
@@ -516,10 +440,11 @@ def calls() -> Iterator[Call]:
         "fit", lambda kit: vtb.fit, lambda kit: {},
         {"logs": [None, 3, b"x", "", "none.parquet", [], {}, *FILES, in_folder("items.vtbcat"),
                   Bad()]},
+        needs="pyarrow",
     )  # fmt: skip
 
 
-CALLS = list(calls())
+CALLS = [*calls(), *record_calls()]
 BAD = [
     (call, name, value) for call in CALLS for name, values in call.bad.items() for value in values
 ]

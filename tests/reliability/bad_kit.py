@@ -25,6 +25,17 @@ from virtualtb_fast.policies import Policy
 NAN, INF = float("nan"), float("inf")
 
 
+OWN = """\
+format = "virtualtb_fast.log_schema"
+version = 1
+rows = { session = "s" }
+customer = { numeric = ["age"] }
+action = { columns = ["w"] }
+feedback = { bought = "order" }
+"""
+"""A schema file."""
+
+
 class Kit:
     """Objects to call, all of which have a state that can be compared."""
 
@@ -53,6 +64,7 @@ class Kit:
         self.simulator.save(folder / "simulator.safetensors")
         (folder / "text.txt").write_text("no file of ours")
         (folder / "empty").write_bytes(b"")
+        (folder / "own.toml").write_text(OWN)
         self.env = VirtualTBV1(self.simulator)
         self.env_v0 = VirtualTBV0(self.simulator)
         self.envs = VirtualTBV1Vector(3, self.simulator, num_threads=1)
@@ -109,6 +121,8 @@ class Call:
     raises: type[Exception] = vtb.VirtualTBError
     steps: bool = False
     """Whether the good call changes what it is called on."""
+    needs: str | None = None
+    """A module that not everybody has."""
 
 
 @dataclass(frozen=True)

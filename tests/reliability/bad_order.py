@@ -37,6 +37,11 @@ def ended(kit: Kit) -> Iterator[tuple[str, Callable[[], Any]]]:
             f"{name}: a step before a reset",
             lambda env=env, shape=shape: env.step(zeros(shape, np.float32)),
         )
+        if "vector" in name:
+            yield f"{name}: recv before send", env.recv
+            # What the step refuses, recv tells.
+            env.send(zeros(shape, np.float32))
+            yield f"{name}: a step sent before a reset", env.recv
     for kind, arguments, shape in (
         (VirtualTBV1, (sim,), (6,)),
         (VirtualTBV0, (sim,), (6,)),
@@ -60,6 +65,25 @@ def ended(kit: Kit) -> Iterator[tuple[str, Callable[[], Any]]]:
             lambda env=env, state=state: env.set_state(state),
         )
         yield f"{name}: observe after close", env.observe
+        if len(shape) == 2:
+            yield f"{name}: send after close", lambda env=env, action=action: env.send(action)
+            yield f"{name}: recv after close", env.recv
+        if hasattr(env, "counters"):
+            yield f"{name}: counters after close", env.counters
+            yield f"{name}: reveal_archetypes after close", env.reveal_archetypes
+        shown: Any = kind(*arguments, render_mode="ansi")  # type: ignore[operator]
+        shown.reset(seed=0)
+        shown.close()
+        yield f"{name}: render after close", shown.render
+        if len(shape) == 2:
+            busy: Any = kind(*arguments)  # type: ignore[operator]
+            busy.reset(seed=0)
+            busy.send(action)
+            yield f"{name}: send after send", lambda env=busy, action=action: env.send(action)
+            yield f"{name}: a step after send", lambda env=busy, action=action: env.step(action)
+            yield f"{name}: a reset after send", lambda env=busy: env.reset(seed=3)
+            yield f"{name}: observe after send", busy.observe
+            yield f"{name}: get_state after send", busy.get_state
     over = VirtualTBV1(sim)
     over.reset(seed=0)
     while not over.step(zeros(6, np.float32))[2]:

@@ -19,7 +19,7 @@ import virtualtb_fast as vtb
 pyarrow = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
 
-from virtualtb_fast.errors import LogError, OutputError  # noqa: E402
+from virtualtb_fast.errors import InvalidArgumentError, LogError, OutputError  # noqa: E402
 from virtualtb_fast.logs import OUTCOMES  # noqa: E402
 from virtualtb_fast.records import prepare, prepared, source  # noqa: E402
 
@@ -197,6 +197,26 @@ def test_a_folder_that_cannot_be_written(own: Own, own_schema: Path, tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
         prepare(pyarrow.table(own(100)), tmp_path / "file" / "log", own_schema)
+
+
+def test_what_is_no_prepared_log_is_not_replaced(
+    own: Own, own_schema: Path, tmp_path: Path
+) -> None:
+    folder, file = tmp_path / "notes", tmp_path / "notes.txt"
+    folder.mkdir()
+    table = pyarrow.table(own(100))
+    digest = prepare(table, folder, own_schema).digest
+    assert prepare(table, folder, own_schema).digest == digest
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for path in (folder / "thoughts", file):
+        path.write_text("dear")
+    with pytest.raises(InvalidArgumentError, match=r"folder: expected .* got .* 'thoughts'"):
+        prepare(table, folder, own_schema)
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        prepare(table, file, own_schema)
+    assert (folder / "thoughts").read_text() == file.read_text() == "dear"
+    assert sorted(tmp_path.glob("notes*")) == [folder, file]
 
 
 def test_a_kill_leaves_the_last_one_or_none(own: Own, own_schema: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 import virtualtb_fast as vtb
+from virtualtb_fast._core import BLOCK
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.logs import OUTCOMES, STORE_COLUMNS, read_log
 from virtualtb_fast.policies import Policy
-from virtualtb_fast.rollout import Summary
+from virtualtb_fast.rollout import Rollout, Summary
 from virtualtb_fast.store import Counters, GroundTruthStore
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -195,3 +197,81 @@ def test_a_rollout_with_customers_of_ones_own() -> None:
     played = vtb.rollout(own, sessions=500, num_threads=2)
     assert (played.pages, played.units, played.sessions) == (1_000, 0, 500)
     assert played.log.metadata["customers"] != "referee"
+
+
+# Work within work
+
+
+def ordinary(batch: dict[str, np.ndarray]) -> np.ndarray:
+    return np.tile([0.02] * 10 + [0.5, 0.3], (len(batch["page"]), 1))
+
+
+@pytest.mark.timeout(300)
+def test_customers_of_ones_own_may_play_rollouts(shop: vtb.Simulator) -> None:
+    """On a thread of a pool. A rollout of one block has no use for others: these have more."""
+
+    def play(threads: int) -> Rollout:
+        return vtb.rollout(shop, sessions=BLOCK + 100, seed=2, num_threads=threads)
+
+    alone = play(1)
+    inner: list[tuple[str, bool]] = []
+
+    def customers(batch: dict[str, np.ndarray]) -> np.ndarray:
+        weights = ordinary(batch)
+        weights[:, 10] += alone.ctr
+        # More of them take longer, and show no more.
+        if len(inner) < 6:
+            played = play(2)
+            inner.append((played.digest(), threading.current_thread() is caller))
+        return weights
+
+    caller = threading.current_thread()
+
+    def outer(threads: int) -> str:
+        store = GroundTruthStore(
+            3 << 32, calibrate=False, tau=0.6, b0=-4.5, items=400, customers=customers
+        )
+        inner.clear()
+        played = vtb.rollout(store, sessions=2 * BLOCK + 100, seed=1, num_threads=threads)
+        assert {digest for digest, _ in inner} == {alone.digest()}
+        # One thread calls from where the rollout was asked for, two do not.
+        assert any(same for _, same in inner) == (threads == 1)
+        return played.digest()
+
+    assert outer(2) == outer(1)
+
+
+@pytest.mark.timeout(300)
+def test_an_environment_does_not_wait_for_another_ones_customers(shop: vtb.Simulator) -> None:
+    from virtualtb_fast.envs import GroundTruthStoreVector, VirtualTBV1Vector
+
+    both, go = threading.Barrier(3), threading.Event()
+
+    def slow(batch: dict[str, np.ndarray]) -> np.ndarray:
+        if not go.is_set():
+            both.wait(120)
+        assert go.wait(120), "nobody let the customers answer"
+        return ordinary(batch)
+
+    own = GroundTruthStore(3 << 32, calibrate=False, tau=0.6, b0=-4.5, items=400, customers=slow)
+    one = GroundTruthStoreVector(600, own, num_threads=2)
+    two = VirtualTBV1Vector(600, shop, num_threads=2)
+    one.reset(seed=1)
+    two.reset(seed=1)
+    actions = np.zeros((600, 6), np.float32)
+    want = VirtualTBV1Vector(600, shop, num_threads=1)
+    want.reset(seed=1)
+    one.send(np.zeros((600, 27), np.float32))
+    try:
+        # Both of its threads ask, and wait.
+        both.wait(120)
+        assert two.num_threads == 2
+        for _ in range(3):
+            np.testing.assert_array_equal(two.step(actions)[0], want.step(actions)[0])
+        # The customers of the first are at work still.
+        assert not go.is_set()
+        with pytest.raises(vtb.StateError, match="call recv first"):
+            one.observe()
+    finally:
+        go.set()
+    assert one.recv()[0].shape == (600, 91)

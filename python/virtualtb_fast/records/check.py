@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._arguments import function
 from virtualtb_fast.errors import FileFormatError
 from virtualtb_fast.logs import OUTCOMES
 from virtualtb_fast.records.decode import BUY, LEAVE, MAX_PAGES, TURN, Decoder, Rows
@@ -82,11 +83,12 @@ def check_log(logs: Any, schema: Any = None, *, progress: Progress | None = None
         OutputError: the operating system could not read it.
         MissingExtraError: pyarrow is not installed.
     """
+    told = function("progress", progress)
     source = open_source(logs, "logs check")
     scan = Scan(source, schema_for(source, schema))
     for rows, _ in scan.batches():
-        if progress is not None:
-            progress("checking", rows.first + len(rows), source.rows or 0)
+        if told is not None:
+            told("checking", rows.first + len(rows), source.rows or 0)
     return scan.report()
 
 

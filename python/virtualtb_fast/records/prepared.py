@@ -34,6 +34,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast import _arguments
 from virtualtb_fast.customers.table import Categorical, Numeric, Table
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.records.check import Checked, Progress, Scan, schema_for
@@ -46,6 +47,7 @@ from virtualtb_fast.schema import Schema
 __all__ = ["Prepared", "prepare"]
 
 VERSION: Final = 1
+_META: Final = "meta.json"
 _BLOCK: Final = 1 << 16
 _SPARE: Final = 64 << 20
 """Bytes of disk that stay free."""
@@ -127,7 +129,7 @@ def prepare(
 
     Args:
         logs: A Parquet file, `SessionLog`, DataFrame or other Arrow table.
-        folder: Where to put it; made if it is not there.
+        folder: Where to put it; made if it is not there. Another prepared log there is replaced.
         schema: A `LogSchema` or the path of a schema file; not needed for a log of this package.
         progress: Called with (what is going on, rows done, rows in all or 0).
         table: How columns of customers become codes, in place of what this log suggests: that of
@@ -136,10 +138,14 @@ def prepare(
     Raises:
         LogError: the log cannot be learned from; the message names file, column and row.
         FileFormatError: no Parquet file, a damaged one, or no schema.
-        InvalidArgumentError: ``table`` is of other columns, or does not know a value of this log.
+        InvalidArgumentError: ``table`` is of other columns, or does not know a value of this log;
+            or ``folder`` holds something else, which would be lost.
         OutputError: the operating system refused, or the disk is too small.
     """
-    path = Path(folder)
+    path = Path(_arguments.as_path(folder))
+    told = _arguments.function("progress", progress)
+    if table is not None:
+        _arguments.instance("table", table, Table)
     source = open_source(logs)
     bound = schema_for(source, schema)
     wanted: dict[str, Any] = {"version": VERSION, "source": source.digest()}
@@ -149,6 +155,7 @@ def prepare(
     held = _load(path)
     if held is not None and wanted["source"] is not None and wanted == _origin(held.meta):
         return held
+    _require_room_for_a_folder(path)
     scan = Scan(source, bound)
     beside = path.with_name(f"{path.name}.new")
     with _writing(beside):
@@ -157,15 +164,28 @@ def prepare(
             for rows, checked in scan.batches():
                 if not scan.findings.errors:
                     writer.write(rows, checked)
-                if progress is not None:
-                    progress("reading the log", rows.first + len(rows), source.rows or 0)
+                if told is not None:
+                    told("reading the log", rows.first + len(rows), source.rows or 0)
             report = scan.report()
             report.require()
-            meta = writer.finish(report, wanted, progress)
+            meta = writer.finish(report, wanted, told)
         finally:
             writer.abandon()
         _replace(beside, path)
     return Prepared(path, meta)
+
+
+def _require_room_for_a_folder(path: Path) -> None:
+    """That nothing is there, or what may be replaced."""
+    try:
+        held = sorted(os.listdir(path))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror, str(path)) from error
+    if held and _META not in held:
+        expected = "a new or empty folder, or one with a prepared log"
+        raise InvalidArgumentError(f"folder: expected {expected}, got {path} with {held[0]!r}")
 
 
 def _origin(meta: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +196,7 @@ def _origin(meta: dict[str, Any]) -> dict[str, Any]:
 def _load(folder: Path) -> Prepared | None:
     """What is there, if it is whole."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = json.loads((folder / _META).read_text())
         sizes = {name: (folder / f"{name}.npy").stat().st_size for name in meta["bytes"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -303,7 +323,7 @@ class _Writer:
             "report": report.to_dict(),
             "bytes": {name: column.path.stat().st_size for name, column in columns.items()},
         }
-        path = self._folder / "meta.json"
+        path = self._folder / _META
         with open(path, "w") as file:
             json.dump(meta, file)
             file.flush()

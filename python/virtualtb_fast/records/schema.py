@@ -54,7 +54,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, cast
 
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError
@@ -159,6 +159,9 @@ class LogSchema:
         Raises:
             FileFormatError: the metadata are damaged.
         """
+        if not isinstance(cast(object, metadata), Mapping):
+            got = type(metadata).__name__
+            raise FileFormatError(f"{origin}: expected a log's metadata, got a {got}")
         try:
             schema = Schema.from_json(metadata["schema"])
         except (InvalidArgumentError, KeyError) as error:
@@ -210,8 +213,9 @@ class LogSchema:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], origin: str = "schema") -> LogSchema:
         """The schema that a parsed file holds; raises `FileFormatError` if it is none."""
-        reader = _Reader(data, origin)
-        return reader.schema()
+        if not isinstance(cast(object, data), Mapping):
+            raise FileFormatError(f"{origin}: expected a mapping, got a {type(data).__name__}")
+        return _Reader(data, origin).schema()
 
     def to_dict(self) -> dict[str, Any]:
         """The form of the file; `from_dict` takes it back."""
@@ -305,7 +309,7 @@ class _Reader:
     def _keys(self, table: str, data: Mapping[str, Any]) -> None:
         for key in data:
             if key not in _KEYS[table]:
-                near = difflib.get_close_matches(key, _KEYS[table], 1)
+                near = difflib.get_close_matches(str(key), _KEYS[table], 1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 known = ", ".join(sorted(_KEYS[table]))
                 where = table or "file"
