@@ -134,6 +134,46 @@ def fits(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"With the command's defaults on {machine}."])
 
 
+def features(found: Mapping[str, Any]) -> str:
+    """R2P by customer feature (the paper's Figure 4)."""
+    sides = {"simulator": "simulator", "fresh": "*other true sessions*"}
+    sides["blind"] = "*guard: features not seen*"
+    head = "| R2P by category of every field | weighted error | rank correlation |"
+    table = [head, "|---|--:|--:|"]
+    for name, shown in sides.items():
+        row = found["rows"][name]
+        table.append(f"| {shown} | {_mean(row, 'error', 4)} | {_mean(row, 'spearman', 3)} |")
+    return "\n".join([*table, "| *aim* | .006 | .8 |", "", f"{_simulated(found, 'figure4')}."])
+
+
+def hours(found: Mapping[str, Any]) -> str:
+    """R2P over a day (the paper's Figure 5)."""
+    sides = {"simulator": "twelve simulators", "fresh": "*other true sessions*"}
+    sides["pooled"] = "*guard: one simulator of the day*"
+    table = ["| R2P over twelve parts of a day | correlation | largest error |", "|---|--:|--:|"]
+    for name, shown in sides.items():
+        row = found["rows"][name]
+        table.append(f"| {shown} | {_mean(row, 'pearson', 3)} | {_mean(row, 'largest_error', 4)} |")
+    return "\n".join(
+        [
+            *table,
+            "| *aim* | .9 | .004 |",
+            "",
+            f"{_simulated(found, 'figure5')} for each part.",
+            "",
+            "![R2P over a day, real and simulated](benches/results/learned/figure5.png)",
+        ]
+    )
+
+
+def _simulated(found: Mapping[str, Any], name: str) -> str:
+    held = found["settings"]
+    return (
+        f"{_worlds(found)} (`report {name}`): customers by {NAMES[held['customers']]}, answers by "
+        f"{NAMES[held['responses']]}; {held['sessions']:,} sessions"
+    )
+
+
 def _mean(row: Mapping[str, Sequence[float]], key: str, digits: int, *, plain: bool = False) -> str:
     if key not in row:
         return ""

@@ -234,6 +234,8 @@ def main() -> None:
         ("responses", readme_learned.responses, "responses"),
         ("drift", readme_learned.drift, "table2"),
         ("fits", readme_learned.fits, "fits"),
+        ("features", readme_learned.features, "figure4"),
+        ("hours", readme_learned.hours, "figure5"),
     ):
         result = RESULTS / "learned" / f"{name}.json"
         if result.exists():
