@@ -253,3 +253,15 @@ def read_log(path: str | os.PathLike[str]) -> SessionLog:
         OutputError: the operating system could not read it.
     """
     return SessionLog(_core.Log.read(_arguments.as_path(path)))
+
+
+def has_checksum(path: str) -> bool:
+    """Whether a log's file has a checksum, which then is right; for who reads the rows otherwise.
+
+    Other tools that rewrite a log leave it out.
+
+    Raises:
+        FileFormatError: the file was altered.
+        OutputError: the operating system could not read it.
+    """
+    return _core.Log.check_file(path)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from virtualtb_fast import _core
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast.errors import (
     FileFormatError,
@@ -17,6 +16,7 @@ from virtualtb_fast.errors import (
     MissingExtraError,
     OutputError,
 )
+from virtualtb_fast.logs import has_checksum
 
 __all__ = ["PACKAGE_FORMAT", "Source", "open_source", "pyarrow"]
 
@@ -175,7 +175,7 @@ def _open_file(arrow: Any, path: str) -> Source:
     source = Source(path, schema, _texts(schema.metadata), rows, path, read)
     # Parquet's readers compare no checksums. Ours is in the footer, unless another tool wrote the
     # log anew.
-    if (source.ours or first_hand) and not _core.Log.check_file(path) and first_hand:
+    if (source.ours or first_hand) and not has_checksum(path) and first_hand:
         raise FileFormatError(f"{path}: expected the checksum that this package writes, got none")
     return source
 
