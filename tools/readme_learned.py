@@ -143,7 +143,9 @@ def features(found: Mapping[str, Any]) -> str:
     for name, shown in sides.items():
         row = found["rows"][name]
         table.append(f"| {shown} | {_mean(row, 'error', 4)} | {_mean(row, 'spearman', 3)} |")
-    return "\n".join([*table, "| *aim* | .006 | .8 |", "", f"{_simulated(found, 'figure4')}."])
+    guarded = "The guard passes the first aim: it is the second that tells them apart."
+    text = f"{_simulated(found, 'figure4')}. {guarded}"
+    return "\n".join([*table, "| *aim* | .006 | .8 |", "", text])
 
 
 def hours(found: Mapping[str, Any]) -> str:

@@ -230,7 +230,10 @@ def features(found: Found) -> Any:
                      linestyle=(0, (5, 3)), label=_called("blind"))  # fmt: skip
         for cell in _furthest(cells):
             text = f"{cell['field']} = {cell['label']}"
-            axes.annotate(text, (cell["rate"]["real"], cell["rate"]["simulator"]), (6, -3),
+            # On the side where the diagonal, and so most of the others, is not.
+            above = cell["rate"]["simulator"] > cell["rate"]["real"]
+            axes.annotate(text, (cell["rate"]["real"], cell["rate"]["simulator"]),
+                          (-6 if above else 6, -3), ha="right" if above else "left",
                           textcoords="offset points", color=INK, fontsize=8)  # fmt: skip
         axes.set_xlim(span)
         axes.set_ylim(span)
