@@ -80,8 +80,8 @@ def _ratios(result: dict[str, Any]) -> Table:
 
 def _overhead(result: dict[str, Any]) -> Table:
     title = (
-        "A step of the vector environment on one thread, the same pages in a rollout,\n"
-        "and a copy of the observations alone, in us"
+        "A step of the vector environment,\nthe same pages in a rollout, a copy\n"
+        "of the observations; one thread, us"
     )
     table = _table(title, "customers", "step", "rollout", "copy")
     for row in result["overhead"]:
