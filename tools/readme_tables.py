@@ -60,14 +60,14 @@ def speed(result: dict[str, Any]) -> str:
         step = rows["vector env", 4096, 1]["latency_us"]
         text += (
             f" A step of 4,096 customers takes {step['p50'] / 1e3:.1f} ms (p99 "
-            f"{step['p99'] / 1e3:.1f} ms), a customer {memory['vector env'] / 1e3:.1f} kB."
+            f"{step['p99'] / 1e3:.1f} ms), and a customer {memory['vector env'] / 1e3:.1f} kB."
         )
     beside = {row["batch"]: row for row in result.get("overhead", [])}.get(4096)
     if beside is not None and beside["rollout_us"] is not None:
         more = beside["step_us"] - beside["rollout_us"]
         text += (
-            f" That is {more:,.0f} microseconds more than the same pages take in a rollout, where "
-            f"a copy of the observations alone takes {beside['copy_us']:,.0f}."
+            f" On average a step takes {more:,.0f} microseconds longer than the same pages in a "
+            f"rollout; a copy of its observations alone takes {beside['copy_us']:,.0f}."
         )
     picture = RESULTS / "environments.png"
     if picture.exists():

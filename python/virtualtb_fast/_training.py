@@ -179,15 +179,11 @@ def _require_seal(file: Any, origin: str) -> None:
     held, got = file.read(), hashed.hexdigest()
     if held != _SEAL + got.encode() + b"\n":
         if not (held.startswith(_SEAL) and held.endswith(b"\n")):
-            what = (
-                "expected a checkpoint with its digest at the end, got none: another file, or cut"
-            )
-            raise FileFormatError(f"{origin}: {what} short (remove it to begin anew)")
-        digests = f"digest {held[len(_SEAL) : -1].decode(errors='replace')}"
-        raise FileFormatError(
-            f"{origin}: expected content of {digests}, got {got}: the file was altered "
-            "(remove it to begin anew)"
-        )
+            what = "a checkpoint with its digest at the end, got none: another file, or cut short"
+        else:
+            stated = held[len(_SEAL) : -1].decode(errors="replace")
+            what = f"content of digest {stated}, got {got}: the file was altered"
+        raise FileFormatError(f"{origin}: expected {what} (remove it to begin anew)")
     file.seek(0)
 
 

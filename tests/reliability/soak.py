@@ -10,7 +10,7 @@ Rounds of new seeds are played by every configuration, in a process for each ins
   answered, in which the order of the pages does not matter.
 
 A round in which two configurations differ is an `AssertionError`. The scalar kernels, which say
-what the others have to give, are some hundred times slower and play the first rounds alone. Memory
+what the others have to give, are some forty times slower and play the first rounds alone. Memory
 is read after every round: it must not grow from the first third of the rounds to the last. The
 rate is in pages a second of CPU time; it is reported, not asserted.
 

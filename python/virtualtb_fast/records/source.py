@@ -175,8 +175,11 @@ def _open_file(arrow: Any, path: str) -> Source:
     source = Source(path, schema, _texts(schema.metadata), rows, path, read)
     # Parquet's readers compare no checksums. Ours is in the footer, unless another tool wrote the
     # log anew.
-    if (source.ours or first_hand) and not has_checksum(path) and first_hand:
-        raise FileFormatError(f"{path}: expected the checksum that this package writes, got none")
+    if source.ours or first_hand:
+        compared = has_checksum(path)
+        if first_hand and not compared:
+            expected = "expected the checksum that this package writes"
+            raise FileFormatError(f"{path}: {expected}, got none")
     return source
 
 

@@ -265,7 +265,7 @@ def measure(
                 }
             )
             if (contender.what, contender.threads) == ("vector env", 1):
-                overheads.append(overhead(one, running))
+                overheads.append(_overhead(one, running))
     return {
         "machine": machine(),
         "load": busy,
@@ -292,7 +292,7 @@ def measure(
     }
 
 
-def overhead(stepped: _Turns, field: Sequence[_Turns]) -> dict[str, Any]:
+def _overhead(stepped: _Turns, field: Sequence[_Turns]) -> dict[str, Any]:
     """What a step from Python takes beside the same pages in a rollout, in microseconds.
 
     The floor of the difference is a copy of the observations, which no rollout writes.
