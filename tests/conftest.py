@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ import gymnasium
 import hypothesis
 import numpy as np
 import pytest
+from tests.processes import Started
 
 import virtualtb_fast as vtb
 from virtualtb_fast.schema import (
@@ -39,6 +41,10 @@ from virtualtb_fast.schema import (
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=1000, print_blob=True)
 hypothesis.settings.load_profile("same")
+
+# Who starts the tests in the background of a shell has them ignore Ctrl-C, and what they start too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LATENT, FIELDS, LEAVE, RESPONSE, POLICY, NEXT_LATENT, NEXT_FIELDS, NEXT_LEAVE = range(8)
 """Purposes of draws, in the top byte of the first counter word."""
@@ -414,7 +420,7 @@ def _start(
         "from virtualtb_fast.rollout import rollout\n"
         f"sim = vtb.load_simulator({str(path)!r})\n"
     )
-    return subprocess.Popen(
+    return Started(
         [sys.executable, "-c", head + code],
         cwd=folder,
         env=os.environ | variables,

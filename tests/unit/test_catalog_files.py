@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.processes import Started
 
 import virtualtb_fast as vtb
 from virtualtb_fast.catalog import Catalog
@@ -277,7 +278,7 @@ x = np.random.default_rng(0).standard_normal((400_000, 27), dtype=np.float32)
 print("ready", flush=True)
 vtb.Catalog.build(x, {str(path)!r}, progress=told)
 """
-    process = subprocess.Popen(
+    process = Started(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.processes import Started
 
 import virtualtb_fast as vtb
 from virtualtb_fast import cli
@@ -230,9 +231,9 @@ def test_import_published_writes_a_simulator(
     assert json.loads(run(capsys, *words)[1])["digest"] == simulator.digest
 
 
-def start(*words: str, **arguments: Any) -> subprocess.Popen:
+def start(*words: str, **arguments: Any) -> Started:
     code = "import sys; from virtualtb_fast.cli import main; sys.exit(main())"
-    return subprocess.Popen([sys.executable, "-c", code, *words], **arguments)
+    return Started([sys.executable, "-c", code, *words], **arguments)
 
 
 def test_ctrl_c_ends_with_130(saved: str, tmp_path: Path) -> None:
