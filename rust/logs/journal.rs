@@ -28,8 +28,9 @@ use crate::tensor_file::{bears, hash, json};
 /// The header's `format` and `format_version`.
 const FORMAT: &str = "virtualtb_fast.rollout_journal";
 const FORMAT_VERSION: &str = "1";
-/// A longer line is damage.
-const LONGEST_LINE: u64 = 1 << 20;
+/// A longer line is damage, and not written. Headers of simulators and policies, which the first
+/// line repeats, have at most a quarter of this.
+const LONGEST_LINE: u64 = 4 << 20;
 /// How often a journal is opened that others finish in the meantime.
 const TRIES: usize = 16;
 
@@ -209,6 +210,10 @@ impl Journal {
     fn write(&mut self, text: &str) -> Result<()> {
         let digest = self.chained(text);
         let line = format!("{digest} {text}\n");
+        if line.len() as u64 > LONGEST_LINE {
+            let got = format!("expected at most {LONGEST_LINE} bytes a line, got {}", line.len());
+            return Err(Error::format(self.path.display().to_string(), got));
+        }
         let mut write = || {
             self.file.seek(SeekFrom::Start(self.end()))?;
             self.file.write_all(line.as_bytes())
@@ -250,4 +255,25 @@ pub fn same(was: &Metadata, asked: &Metadata, origin: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read_and_what_cannot_be_read_is_not_written() {
+        let path = std::env::temp_dir().join(format!("virtualtb-journal-{}", std::process::id()));
+        let _ = std::fs::remove_file(journal(&path));
+        let asked = |bytes: u64| Metadata::from([("schema".into(), "x".repeat(bytes as usize))]);
+        let mut held = Journal::claim(&path).unwrap();
+        held.begin(&asked(LONGEST_LINE - 4096)).unwrap();
+        drop(held);
+        let mut held = Journal::claim(&path).unwrap();
+        assert_eq!(held.read(&asked(LONGEST_LINE - 4096)).unwrap(), Some(Vec::new()));
+        let error = held.begin(&asked(LONGEST_LINE)).unwrap_err();
+        assert!(error.to_string().contains("expected at most 4194304 bytes a line"), "{error}");
+        held.remove();
+        assert!(!journal(&path).exists());
+    }
 }

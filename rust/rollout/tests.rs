@@ -157,6 +157,7 @@ fn an_interrupted_run_leaves_whole_blocks_in_a_partial_file() {
             );
         }
         std::fs::remove_file(partial).unwrap();
+        std::fs::remove_file(path.with_extension("parquet.journal")).unwrap();
     }
 }
 
