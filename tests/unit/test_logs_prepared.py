@@ -180,7 +180,7 @@ def test_interruptions_leave_nothing(own: Own, own_schema: Path, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         prepare(pyarrow.table(own(100)), tmp_path / "log", own_schema, stop)
     assert not (tmp_path / "log").exists()
-    assert not (tmp_path / "log.new").exists()
+    assert not (tmp_path / ".log.virtualtb-writing").exists()
 
 
 def test_a_small_disk_is_said_before_it_is_full(
@@ -190,7 +190,7 @@ def test_a_small_disk_is_said_before_it_is_full(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match=r"GB of free disk for the prepared log, got 0\.0 GB"):
         prepare(pyarrow.table(own(100)), tmp_path / "log", own_schema)
-    assert not (tmp_path / "log.new").exists()
+    assert not (tmp_path / ".log.virtualtb-writing").exists()
 
 
 def test_a_folder_that_cannot_be_written(own: Own, own_schema: Path, tmp_path: Path) -> None:
@@ -203,7 +203,9 @@ def test_what_is_no_prepared_log_is_not_replaced(
     own: Own, own_schema: Path, tmp_path: Path
 ) -> None:
     folder, file = tmp_path / "notes", tmp_path / "notes.txt"
-    folder.mkdir()
+    others = [tmp_path / "notes.new", tmp_path / "notes.old"]
+    for one in (folder, *others):
+        one.mkdir()
     table = pyarrow.table(own(100))
     digest = prepare(table, folder, own_schema).digest
     assert prepare(table, folder, own_schema).digest == digest
@@ -216,7 +218,7 @@ def test_what_is_no_prepared_log_is_not_replaced(
     with pytest.raises(OutputError, match=r"notes\.txt"):
         prepare(table, file, own_schema)
     assert (folder / "thoughts").read_text() == file.read_text() == "dear"
-    assert sorted(tmp_path.glob("notes*")) == [folder, file]
+    assert sorted(tmp_path.glob("notes*")) == sorted([folder, file, *others])
 
 
 def test_a_kill_leaves_the_last_one_or_none(own: Own, own_schema: Path, tmp_path: Path) -> None:
@@ -235,10 +237,10 @@ def test_a_kill_leaves_the_last_one_or_none(own: Own, own_schema: Path, tmp_path
         words = [sys.executable, "-c", program, str(path), str(folder), str(own_schema), str(row)]
         assert subprocess.run(words, check=False).returncode == -9
         assert not folder.exists()
-        assert (tmp_path / "log.new").exists()
+        assert (tmp_path / ".log.virtualtb-writing").exists()
     held = prepare(path, folder, own_schema)
     assert held["clicks"].shape == (held.rows,)
-    assert not (tmp_path / "log.new").exists()
+    assert not (tmp_path / ".log.virtualtb-writing").exists()
 
 
 # --- memory -----------------------------------------------------------------------------------

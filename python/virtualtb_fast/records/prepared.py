@@ -157,7 +157,7 @@ def prepare(
         return held
     _require_room_for_a_folder(path)
     scan = Scan(source, bound)
-    beside = path.with_name(f"{path.name}.new")
+    beside = _beside(path, "writing")
     with _writing(beside):
         writer = _Writer(beside, scan, table)
         try:
@@ -221,9 +221,14 @@ def _writing(folder: Path) -> Iterator[None]:
         raise
 
 
+def _beside(path: Path, what: str) -> Path:
+    """A folder's name that is ours alone: what a kill left under it is removed unasked."""
+    return path.with_name(f".{path.name}.virtualtb-{what}")
+
+
 def _replace(beside: Path, path: Path) -> None:
-    """Puts a folder in the place of another; a kill in between leaves the new one to be found."""
-    old = path.with_name(f"{path.name}.old")
+    """Puts a folder in the place of another."""
+    old = _beside(path, "replaced")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         os.replace(path, old)
