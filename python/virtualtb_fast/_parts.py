@@ -64,11 +64,13 @@ def check_dimensions(what: str, size: object) -> None:
 
 
 def mapping(what: str, value: object, keys: set[str]) -> dict[str, Any]:
-    """A JSON object with exactly these keys, from text or as parsed."""
+    """A JSON object with exactly these keys and no nulls, from text or as parsed."""
     value = _parsed(what, value)
     if not isinstance(value, dict) or set(value) != keys:
-        got = sorted(value) if isinstance(value, dict) else value
+        got = sorted(value, key=str) if isinstance(value, dict) else value
         raise InvalidArgumentError(f"{what}: expected an object of {sorted(keys)}, got {got!r}")
+    for key, one in value.items():
+        check(one is not None, f"{what}.{key}", "a value", one)
     return dict(value)
 
 
@@ -130,6 +132,13 @@ class Field:
         check_categories(f"customer field {self.name!r}", self.size)
 
 
+def check_fields(what: str, fields: object) -> None:
+    """Raises `InvalidArgumentError` for what is no customer's fields."""
+    good = isinstance(fields, tuple) and all(isinstance(field, Field) for field in fields)
+    good = good and 0 < len(cast(tuple[Field, ...], fields)) <= 256
+    check(good, what, "a tuple of 1 to 256 Fields", fields)
+
+
 @dataclass(frozen=True, slots=True)
 class Customers:
     """How a session's customer is drawn.
@@ -189,6 +198,7 @@ other field the network ``customers.f``: W_f to s_f logits |
 
     def layers(self, fields: tuple[Field, ...]) -> Shapes:
         """Layer sizes of its networks, inputs first."""
+        check_fields("fields", fields)
         hidden, sizes = self.hidden or (), [field.size for field in fields]
         if self.kind == "mlp":
             return {"generator": (self.latent or 0, *hidden, sum(sizes))}
@@ -201,6 +211,7 @@ other field the network ``customers.f``: W_f to s_f logits |
 
     def shapes(self, fields: tuple[Field, ...]) -> Shapes:
         """Name and shape of every one of its tensors."""
+        check_fields("fields", fields)
         shapes: Shapes = {}
         if self.kind == "mixture":
             count = self.components or 0
@@ -357,6 +368,7 @@ answer; one who turns page number ``longest`` finds no more (outcome ``max_pages
 
     def layers(self, fields: tuple[Field, ...]) -> Shapes:
         """Layer sizes of its network, if it has one."""
+        check_fields("fields", fields)
         if self.kind == "hazard":
             return {}
         width = sum(field.size for field in fields)
@@ -379,7 +391,11 @@ answer; one who turns page number ``longest`` finds no more (outcome ``max_pages
 def _given(part: Any) -> dict[str, Any]:
     """What a part's kind has, as JSON holds it."""
     values = {name: getattr(part, name) for name in part.__dataclass_fields__}
-    return {name: value for name, value in values.items() if value is not None}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def _of_kind(what: str, value: object, kinds: Mapping[str, set[str]]) -> dict[str, Any]:

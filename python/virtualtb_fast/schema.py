@@ -37,6 +37,7 @@ from virtualtb_fast._parts import (
     Response,
     check,
     check_dimensions,
+    check_fields,
     is_number,
     mapping,
     of_network,
@@ -73,10 +74,8 @@ class Schema:
     """Lowest and highest value of each dimension of the action."""
 
     def __post_init__(self) -> None:
-        fields = self.customer
-        good = isinstance(fields, tuple) and all(isinstance(field, Field) for field in fields)
-        check(good and 0 < len(fields) <= 256, "customer", "a tuple of 1 to 256 Fields", fields)
-        names = [field.name for field in fields]
+        check_fields("customer", self.customer)
+        names = [field.name for field in self.customer]
         check(len(set(names)) == len(names), "customer", "fields of different names", names)
         check_dimensions("action", self.action)
         span = self.action_range
@@ -220,6 +219,7 @@ class Config:
 
     def layers(self, schema: Schema) -> dict[str, tuple[int, ...]]:
         """Layer sizes of each network, inputs first."""
+        _arguments.instance("schema", schema, Schema)
         inputs = schema.customer_width + 1
         if self.response.kind == "mlp":
             inputs += schema.action
@@ -231,6 +231,7 @@ class Config:
 
     def shapes(self, schema: Schema) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor: ``<network>.<0, 2, 4>.<weight|bias>``, and others."""
+        _arguments.instance("schema", schema, Schema)
         shapes = self.customers.shapes(schema.customer)
         if self.response.kind == "linear":
             shapes["effect.weight"] = (schema.action, schema.customer_width)
@@ -247,6 +248,7 @@ class Config:
 
     def observation_high(self, schema: Schema) -> NDArray[np.float32]:
         """The largest value of each observation column; the smallest is 0."""
+        _arguments.instance("schema", schema, Schema)
         high = np.ones(schema.observation_width, np.float32)
         if self.response.heads == "clicks":
             high[schema.clicks_column] = self.heads["clicks"] - 1

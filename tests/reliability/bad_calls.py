@@ -36,12 +36,13 @@ from tests.reliability.bad_kit import (
     in_folder,
 )
 from tests.reliability.bad_records import record_calls
+from tests.reliability.bad_schema import schema_calls
 from tests.reliability.cases import CONFIG, SCHEMA
 
 import virtualtb_fast as vtb
 from virtualtb_fast.logs import read_log
 from virtualtb_fast.policies import Policy
-from virtualtb_fast.schema import Config, Customers, Field, Leave, Response, Schema
+from virtualtb_fast.schema import Config
 
 
 def calls() -> Iterator[Call]:
@@ -385,58 +386,6 @@ def calls() -> Iterator[Call]:
     )  # fmt: skip
     yield from environment_calls()
     yield Call(
-        "Schema", lambda kit: Schema,
-        lambda kit: {"customer": (Field("a", 2),), "action": 3, "action_range": (-1.0, 1.0)},
-        {"customer": [None, 3, (), "ab", (3,), [Field("a", 2)], (Field("a", 2),) * 2, Bad()],
-         "action": [0, -1, 2.5, "3", None, True, 10**9, Bad()],
-         "action_range": [None, 3, (1.0,), (1.0, -1.0), (NAN, 1.0), (-INF, INF), ("a", "b"),
-                          Bad()]},
-    )  # fmt: skip
-    yield Call(
-        "Schema.one_hot", lambda kit: SCHEMA.one_hot, lambda kit: {"codes": CODES},
-        {"codes": [None, 3, "codes", [[0]], [[9, 9]], [[-1, 0]], [[0.5, 0]], [["a", "b"]],
-                   [[0, 0], [0]], [[2**70, 0]], Bad()]},
-    )  # fmt: skip
-    yield Call(
-        "Schema.codes", lambda kit: SCHEMA.codes,
-        lambda kit: {"observations": np.zeros((2, 12), np.float32)},
-        {"observations": [None, 3, "x", [[0.0] * 12], np.zeros(3), np.zeros((2, 0)), Bad()]},
-    )  # fmt: skip
-    yield Call(
-        "Schema.from_json", lambda kit: Schema.from_json, lambda kit: {"text": SCHEMA.to_json()},
-        {"text": [None, 3, "", "{", "[]", "{}", '{"customer": 3}', b"{}", Bad()]},
-    )  # fmt: skip
-    yield Call(
-        "Config.from_json", lambda kit: Config.from_json, lambda kit: {"text": CONFIG.to_json()},
-        {"text": [None, 3, "", "{", "[]", "{}", '{"customers": 3}', b"{}", Bad()]},
-    )  # fmt: skip
-    yield Call(
-        "Field", lambda kit: Field, lambda kit: {"name": "a", "size": 2},
-        {"name": [None, 3, "", b"a", Bad()], "size": [0, 1, 257, *NO_COUNT]},
-    )  # fmt: skip
-    yield Call(
-        "Config", lambda kit: Config, lambda kit: {},
-        {"slope": [1.0, -0.1, NAN, "a", None, True, Bad()],
-         "customers": [None, 3, {}, Bad()], "response": [None, 3, {}, Response(heads="outcome")],
-         "leave": [None, 3, {}, Bad()]},
-    )  # fmt: skip
-    yield Call(
-        "Customers", lambda kit: Customers, lambda kit: {},
-        {"latent": [0, -1, 2.5, "3", True, 10**9], "hidden": [3, "ab", (0,), (2.5,), ("a",), Bad()],
-         "kind": ["gan", None, 3], "components": [3, "a"], "rows": [3, "a"]},
-    )  # fmt: skip
-    yield Call(
-        "Leave", lambda kit: Leave, lambda kit: {},
-        {"classes": [0, 1, -1, 2.5, "3", True], "hidden": [3, "ab", (0,), (2.5,)],
-         "kind": ["never", None, 3], "longest": [3, "a", -1]},
-    )  # fmt: skip
-    yield Call(
-        "Response", lambda kit: Response, lambda kit: {},
-        {"page_scale": [NAN, INF, "a", None, True], "clicks": [0, 1, -1, 2.5, "3", True],
-         "second": [0, 1, -1, 2.5, "3", True], "hidden": [3, "ab", (0,), (2.5,), None],
-         "kind": ["tree", None, 3], "heads": ["both", None, 3]},
-    )  # fmt: skip
-    yield Call(
         "fit", lambda kit: vtb.fit, lambda kit: {},
         {"logs": [None, 3, b"x", "", "none.parquet", [], {}, *FILES, in_folder("items.vtbcat"),
                   Bad()]},
@@ -444,7 +393,7 @@ def calls() -> Iterator[Call]:
     )  # fmt: skip
 
 
-CALLS = [*calls(), *record_calls()]
+CALLS = [*calls(), *schema_calls(), *record_calls()]
 BAD = [
     (call, name, value) for call in CALLS for name, values in call.bad.items() for value in values
 ]

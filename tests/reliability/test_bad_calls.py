@@ -103,7 +103,8 @@ WITHOUT_ARGUMENTS = {
     "SessionLog.digest", "SessionLog.keys", "SessionLog.session_offsets", "SessionLog.to_arrow",
     "Simulator.reduced", "Simulator.tensors", "Simulator.to_bytes",
     "Finding.to_dict", "LogReport.require", "LogReport.to_dict",
-    "LogSchema.to_dict", "LogSchema.to_json",
+    "LogSchema.to_dict", "LogSchema.to_json", "Schema.to_json", "Config.to_json",
+    "Customers.to_json", "Customers.to_dict", "Response.to_dict", "Leave.to_dict",
     *(
         f"{name}.{method}"
         for name in envs.__all__
@@ -125,7 +126,7 @@ def public() -> Iterator[str]:
             yield name
     yield from (name for name in envs.__all__ if name != "register")
     yield from (name for name in schema.__all__ if not name.startswith("V0_"))
-    for module in (envs, logs, policies, records):
+    for module in (envs, logs, policies, records, schema):
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isclass(thing):
@@ -156,6 +157,7 @@ def test_every_public_function_is_called() -> None:
         "rollout",
         "LogSchema.load",
         "SessionLog.write",
+        "Config.layers",
         "Policy.save",
         "Catalog.search",
         "Schema",
