@@ -41,7 +41,7 @@ demo: $(VENV)/.built ## Simulate a million pages to Parquet; print a summary, dr
 		--out demo/logs.parquet --overwrite --plot demo/sessions.png
 	@echo "Columns: README, 'Observation, action, log'. Picture: demo/sessions.png"
 
-test: lint test-rust test-python ## All tests: lints, Rust, Python
+test: lint stubs test-rust test-python ## All tests: lints, stubs, Rust, Python
 
 lint: $(VENV)/.test $(VENV)/.built ## Formatting, lints, types
 	cargo fmt --check

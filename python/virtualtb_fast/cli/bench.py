@@ -153,11 +153,17 @@ def run(options: argparse.Namespace) -> int:
         _bench_table.show(answer)
     if options.plot is not None:
         # Last: a picture that fails to be drawn takes no figure with it.
-        if catalog:
-            plots.retrieval(answer["runs"], options.plot)
-        else:
-            plots.environments(answer, options.plot)
+        _draw(answer, options.plot)
     return 0
+
+
+def _draw(answer: dict[str, Any], path: str) -> None:
+    from virtualtb_fast.evaluation import plots
+
+    if answer["command"] == "bench catalog":
+        plots.retrieval(answer["runs"], path)
+    else:
+        plots.environments(answer, path)
 
 
 def _cores() -> int:
