@@ -61,8 +61,8 @@ pub const ACTION_RANGE: [f32; 2] = [-1.0, 1.0];
 
 /// Version of the worlds: the same version gives the same world for the same seed.
 ///
-/// About one world in seven is no fair test and is refused. The spec names ten seeds, five to tune
-/// on and five to report on; this is the first number above 1 under which all ten are fair.
+/// About one world in seven is no fair test and is refused. Worlds 0 to 4 (`run << 32`) are for
+/// tuning and 100 to 104 for reports: this is the first number above 1 under which all ten are fair.
 pub const WORLD_VERSION: u32 = 2;
 
 /// Rows of a long answer between two looks at whether it is still wanted.

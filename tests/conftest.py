@@ -112,7 +112,7 @@ def numpy_networks(simulator: vtb.Simulator) -> dict[str, Callable[[np.ndarray],
 
 
 class Reference:
-    """One environment, played as spec 7.1 says, with networks given as functions."""
+    """One environment, played as VirtualTB 0.0.5 plays it, with networks given as functions."""
 
     def __init__(
         self,

@@ -2,9 +2,10 @@
 
 ``python tools/readme_tables.py [--check]``: speed from ``benches/results/environments.json``,
 ``catalog.json`` and ``store.json`` (`make bench` and so on; the first has a picture beside it),
-what was learned from logs from ``learned/`` (`make tables`), fidelity from the provenance of the
-embedded simulator. With ``--check`` nothing is written and a
-README that is out of date exits with 1.
+what modes of playing gain from ``async.json`` and ``reduced.json``, what long runs found from
+``reliability/`` (`make soak` and so on), what was learned from logs from ``learned/`` (`make
+tables`), fidelity from the provenance of the embedded simulator. With ``--check`` nothing is
+written and a README that is out of date exits with 1.
 """
 
 from __future__ import annotations
@@ -16,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import readme_learned
+import readme_runs
 import virtualtb_fast as vtb
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benches" / "results"
+
+
+RUNS = ("kills", "soak", "forks", "fuzz", "sanitizers")
+
+
+def held(name: str) -> Any:
+    """A committed result."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def speed(result: dict[str, Any]) -> str:
@@ -228,7 +238,7 @@ def main() -> None:
         ("retrieval", retrieval, "catalog"),
         ("store", store, "store"),
     ):
-        new = fill(new, block, of(json.loads((RESULTS / f"{name}.json").read_text())))
+        new = fill(new, block, of(held(name)))
     for block, of, name in (
         ("customers", readme_learned.customers, "table1"),
         ("responses", readme_learned.responses, "responses"),
@@ -240,6 +250,12 @@ def main() -> None:
         result = RESULTS / "learned" / f"{name}.json"
         if result.exists():
             new = fill(new, block, of(json.loads(result.read_text())))
+    measured = held("environments")
+    new = fill(new, "yardstick", readme_runs.yardstick(measured))
+    new = fill(new, "reduced", readme_runs.reduced(held("reduced"), measured))
+    new = fill(new, "async", readme_runs.at_once(held("async")))
+    runs = {name: held(f"reliability/{name}") for name in RUNS}
+    new = fill(new, "reliability", readme_runs.reliability(runs))
     new = fill(new, "fidelity", fidelity(vtb.load_simulator().provenance))
     if check and new != old:
         raise SystemExit("README's tables are out of date: python tools/readme_tables.py")

@@ -118,7 +118,7 @@ fn the_logger_is_what_logs_were_made_with() {
         .collect();
     norms.sort_by(f32::total_cmp);
     let median = norms[norms.len() / 2];
-    assert!((0.0295..0.0305).contains(&median), "spec section 0: a median norm of .030: {median}");
+    assert!((0.0295..0.0305).contains(&median), "a median norm of .030: {median}");
     // The other logger adds a mean that belongs to the query, and nothing else.
     let (moved, _) = play(&store, "logger:query", &options(1));
     let query = usize::from(moved.customer[9]);

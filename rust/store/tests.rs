@@ -409,7 +409,7 @@ fn drift_costs_a_policy_its_lead() {
     assert!(!fits(kept[6], 0.54) && !fits(kept[7], 0.10), "{kept:.3?}");
 }
 
-/// T1.1: a customer of constant probabilities has known figures.
+/// A customer of constant probabilities has known figures.
 #[test]
 fn constant_customers_have_the_figures_of_theory() {
     let (buy, turn, last) = (0.08, 0.7, 12);
@@ -436,7 +436,7 @@ fn constant_customers_have_the_figures_of_theory() {
     assert!(rate > 3.0 && length > 3.0, "{rate} and {length} standard errors");
 }
 
-/// T1.5: with production weights an action's length matters, without them it does not.
+/// With production weights an action's length matters, without them it does not.
 #[test]
 fn only_production_weights_give_an_action_a_length() {
     let store = store(|_| ());

@@ -1,4 +1,4 @@
-"""The published networks give the published numbers (spec T7.1)."""
+"""The published networks give the published numbers."""
 
 from __future__ import annotations
 

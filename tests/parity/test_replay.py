@@ -1,4 +1,4 @@
-"""Ten thousand steps against the published networks in PyTorch, number by number (spec T7.2).
+"""Ten thousand steps against the published networks in PyTorch, number by number.
 
 The reference draws the same uniforms, by its own Philox, and inverts distribution functions that
 it computes in float64. Customers, page limits, clicks, deals and ends must be identical.

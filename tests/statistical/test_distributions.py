@@ -1,4 +1,4 @@
-"""A million sessions against the networks' own probabilities (spec T7.3 and 7.4).
+"""A million sessions against the networks' own probabilities.
 
 For every page that the environment plays, the reference network says how probable each answer was.
 Summed over all pages this gives the expected histogram and its exact covariance, so the only

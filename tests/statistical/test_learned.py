@@ -150,7 +150,7 @@ def constant(kit, chances, longest):
     ("chances", "longest"), [((0.8, 0.05, 0.15), 101), ((0.6, 0.3, 0.1), 3), ((0.5, 0.1, 0.4), 1)]
 )
 def test_constant_customers_have_the_figures_of_theory(kit, chances, longest):
-    """Spec T1.1: R2P is the chance of buying, the mean length a geometric sum."""
+    """R2P is the chance of buying, the mean length a geometric sum."""
     turn, buy, leave = chances
     simulator = constant(kit, chances, longest)
     played = vtb.rollout(simulator, "random", sessions=COUNT, seed=20 << 32, keep=True)

@@ -126,7 +126,7 @@ def test_sessions_play_out_as_computed(store: GroundTruthStore) -> None:
 
 
 def test_the_counters_are_those_of_the_event_log(store: GroundTruthStore) -> None:
-    """T1.3: R2P, TV and TT recomputed from the raw events in plain Python, equal exactly."""
+    """R2P, TV and TT recomputed from the raw events in plain Python, equal exactly."""
     counted = []
     pages = buys = units = cents = sessions = 0
     squared = 0
@@ -177,7 +177,7 @@ def late(pages: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def test_memory_is_what_makes_an_answer_predictable() -> None:
-    """T1.4: a table by the last action misfits, one by the last three does not."""
+    """A table by the last action misfits, one by the last three does not."""
     store = GroundTruthStore(1, calibrate=False, tau=1.0, b0=-6.0, memory=3, customers=late)
     n, rng = 2048, np.random.default_rng(1)
     envs = environments(store, n)

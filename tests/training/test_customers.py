@@ -50,35 +50,35 @@ def test_the_world_has_joint_structure(customers: CustomerData) -> None:
 
 
 def test_marginals(table: dict[str, dict[str, Any]]) -> None:
-    """T2.1, a sanity check: fields that are drawn independently of one another pass it as well."""
+    """A sanity check: fields that are drawn independently of one another pass it as well."""
     assert max(table["gan-sd"]["marginal_kl"]) <= 0.001
     assert max(table["independent"]["marginal_kl"]) <= 0.001
     assert max(table["gmm"]["marginal_kl"]) > 0.001
 
 
 def test_pairs_of_fields(table: dict[str, dict[str, Any]]) -> None:
-    """T2.2: of all 55 pairs, against their exact probabilities."""
+    """Of all 55 pairs, against their exact probabilities."""
     assert table["gan-sd"]["ratio_pair"] <= 0.05
     assert table["gmm"]["ratio_pair"] > 0.2
     assert table["independent"]["ratio_pair"] == 1
 
 
 def test_triples_of_fields_which_no_loss_fits(table: dict[str, dict[str, Any]]) -> None:
-    """T2.2b."""
+    """Of a hundred random triples, as a share of what independent fields miss."""
     assert table["gan-sd"]["ratio_triple"] <= 0.15
     assert table["gmm"]["ratio_triple"] > 0.15
     assert table["independent"]["ratio_triple"] == 1
 
 
 def test_generated_customers_are_likely_under_the_truth(table: dict[str, dict[str, Any]]) -> None:
-    """T2.3. The share is that of the independent sampler, which must be far off itself."""
+    """The share is that of the independent sampler, which must be far off itself."""
     assert table["gan-sd"]["excess"] <= 0.20 * table["independent"]["excess"]
     assert table["independent"]["excess"] > 2
     assert abs(table["fresh"]["excess"]) < 0.03
 
 
 def test_a_classifier_hardly_tells_them_from_real_ones(table: dict[str, dict[str, Any]]) -> None:
-    """T2.4."""
+    """Of 20,000 real and as many generated ones, half of them held out."""
     low, high = table["fresh"]["auc_null"]
     assert low - 0.01 < table["fresh"]["auc"] < high + 0.01
     assert table["gan-sd"]["auc"] <= 0.56
@@ -87,7 +87,7 @@ def test_a_classifier_hardly_tells_them_from_real_ones(table: dict[str, dict[str
 
 
 def test_customers_are_new_and_not_noise(table: dict[str, dict[str, Any]]) -> None:
-    """T2.5."""
+    """Noise is new too, so fresh customers say how many new ones are right."""
     most = table["fresh"]["novel_rows"] + 0.10
     assert table["gan-sd"]["novel_unique"] >= 0.30
     assert table["gan-sd"]["novel_rows"] <= most
@@ -96,7 +96,7 @@ def test_customers_are_new_and_not_noise(table: dict[str, dict[str, Any]]) -> No
 
 
 def test_noise_matters(table: dict[str, dict[str, Any]], customers: CustomerData) -> None:
-    """T2.7."""
+    """What it tells of the fields: half a nat or more."""
     assert table["gan-sd"]["noise_information"]["bound"] >= 0.5
     assert table["gan-sd"]["noise_information"]["fields"] >= 0.5
     # Void guard: a generator that ignores its noise.

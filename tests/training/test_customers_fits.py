@@ -45,7 +45,7 @@ def generator(seed: int = 0) -> Any:
     return torch.Generator().manual_seed(seed)
 
 
-# --- T2.6: the gradient reaches the generator ---------------------------------------------------
+# --- the gradient reaches the generator ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", ["st_gumbel", "soft", "reinforce"])

@@ -171,7 +171,7 @@ def test_constant_rewards_tell_no_policy_how_long_to_stay(known: Any) -> None:
 
 
 def test_both_policies_get_a_gradient_at_the_first_step(known: Any) -> None:
-    """T3.5: kappa's and sigma's; a discriminator that knows nothing gives none."""
+    """Customers' (kappa) and engine's (sigma); a discriminator that knows nothing gives none."""
     result = mail.fit_mail(
         known(600), seed=5, config=dataclasses.replace(CONFIG, init="random", iterations=1)
     )

@@ -42,7 +42,7 @@ def test_responses_in_small(tmp_path: Path) -> None:
 def test_figure4_in_small(tmp_path: Path) -> None:
     found = figure4(tmp_path, worlds=[0], sessions=8_000, **QUICK)
     assert set(found["rows"]) == {"simulator", "fresh", "blind"}
-    # The guard of spec T6.2 knows no feature.
+    # The guard knows no feature.
     assert found["rows"]["blind"]["spearman"][0] == 0.0
     assert found["rows"]["fresh"]["spearman"][0] > 0.5
     (cell,) = found["cells"]

@@ -1,4 +1,4 @@
-"""The action norm constraint: its forms, and T4.1 in the environments that apply it."""
+"""The action norm constraint: its forms, and exact values in environments that apply it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def paid(store, norms, anc) -> dict[float, float]:
 
 
 def test_exact_values(store) -> None:
-    """T4.1: r up to mu, r / 2 at mu + 1 with rho = 1."""
+    """r up to mu, r / 2 at mu + 1 with rho = 1."""
     found = paid(store, [0.0, 0.25, 0.5, 1.0], (1.0, 0.5))
     assert found == {0.0: 1.0, 0.25: 1.0, 0.5: 1.0, 1.0: 1 / 1.5}
     assert paid(store, [1.0], (1.0, 0.0)) == {1.0: 0.5}

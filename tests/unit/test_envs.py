@@ -131,7 +131,7 @@ def test_actions_are_clipped_into_the_box_and_flagged(make):
     assert one.step(np.nextafter(edge, np.float32(2)))[4]["clipped"] is True
 
 
-# The action norm constraint (spec T4.1)
+# The action norm constraint
 
 
 def find_clicks(make, action, **arguments):

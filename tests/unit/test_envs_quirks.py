@@ -1,4 +1,4 @@
-"""VirtualTB-v0's quirks, each by its own test, numbered as in the specification (7.3, T7.4)."""
+"""VirtualTB-v0's quirks, each by its own test, numbered as in `VirtualTBV0`'s docstring."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_what_is_seen_can_be_restricted() -> None:
                 over = terminated or truncated
                 if not over:
                     turns += 1
-                    # T1.2, and its void guard: a store that hides nothing.
+                    # The same bytes; void guard: a store that hides nothing.
                     assert (observation.tobytes() == first) == same
         assert turns > 20
 

@@ -241,7 +241,7 @@ def test_hours_are_compared(exact: vtb.Simulator) -> None:
 
 
 def test_the_correlation_over_the_day_has_a_guard() -> None:
-    """Spec T6.1: what follows the day passes, one rate for the whole day does not."""
+    """What follows the day passes, one rate for the whole day does not."""
     random = np.random.default_rng(0)
     pages = np.full(12, 300_000)
     rate = 0.09 + 0.0085 * np.sin(np.arange(12) * np.pi / 6)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -35,6 +36,24 @@ def test_tables_are_up_to_date() -> None:
     tool = ROOT / "tools" / "readme_tables.py"
     checked = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
+
+
+def test_runs_that_failed_are_not_told_as_if_they_had_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    told = importlib.import_module("readme_runs").reliability
+    runs = ROOT / "benches" / "results" / "reliability"
+    found = {path.stem: json.loads(path.read_text()) for path in runs.glob("*.json")}
+    files = found["kills"]["kills"]["rollouts"] + found["kills"]["failed_writes"]["failed_writes"]
+    good = (f"all {files:,} files", ": no failures", ": no findings, no suppressions")
+    assert [words for words in good if words not in told(found)] == []
+    found["kills"]["kills"]["equal"] -= 1
+    found["fuzz"]["failures"] = 3
+    found["sanitizers"]["thread"]["findings"] = ["a race"]
+    bad = (f"{files - 1:,} of {files:,} files", ": 3 failures", ": 1 findings, no suppressions")
+    assert [words for words in bad if words not in told(found)] == []
+    assert [words for words in good if words in told(found)] == []
 
 
 def resolve(name: str) -> object:

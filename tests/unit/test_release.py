@@ -4,6 +4,7 @@ import importlib.util
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,12 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 LOWEST = PYPROJECT["project"]["requires-python"].removeprefix(">=")
 
 # There is no parser of YAML among the tests' packages: our own workflows are regular enough.
+ELSEWHERE = re.compile(
+    r"\b[Ss]pec(?:ification)?s?[ ,(]+(?:section )?T?\d|\([Ss]pec[ ,:]|\b[Tt]he spec\b"
+    r"|\b(?:in|of) the specification\b|\bT\d+\.\d"
+)
+"""Words that refer to a document which is not in this repository."""
+
 USES = re.compile(r"uses: (\S+)(.*)")
 ROW = re.compile(r"- \{name: (?P<name>[\w-]+), runner: (?P<runner>[\w.-]+)(?P<more>.*)\}")
 
@@ -67,6 +74,14 @@ def sdist(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "tools")
     monkeypatch.delitem(sys.modules, "check_wheel", raising=False)
     return tool("check_sdist")
+
+
+def texts() -> Iterator[Path]:
+    """Everything that people read: sources, tests, tools, workflows and what stands beside them."""
+    kinds = {".py", ".pyi", ".rs", ".md", ".toml", ".yml", ".html"}
+    for folder in ("rust", "python", "tests", "benches", "tools", ".github"):
+        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in kinds)
+    yield from (path for path in ROOT.iterdir() if path.suffix in kinds or path.name == "Makefile")
 
 
 def versions(text: str) -> list[str]:
@@ -127,6 +142,9 @@ def test_make_targets_and_tools_exist(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     assert {"test", "stubs", "audit"} <= targets
+    assert {"lint", "stubs", "test-rust"} <= set(
+        re.search(r"^test:(.*?)##", makefile, re.MULTILINE)[1].split()
+    )
     assert set(re.findall(r"\bmake ([a-z-]+)", WORKFLOWS[name])) <= targets
     scripts = set(re.findall(r"python (tools/\w+\.py)", WORKFLOWS[name]))
     assert scripts
@@ -235,6 +253,33 @@ def test_a_release_that_disagrees_is_refused(
     with pytest.raises(ValueError, match=re.escape(f"expected {expected}")) as raised:
         tool("check_release").section("v1.2.3", tree)
     assert f"got {got}" in str(raised.value)
+
+
+def test_nothing_refers_to_a_document_that_is_not_here() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {said[0]}"
+        for path in texts()
+        if path != Path(__file__) and (said := ELSEWHERE.search(path.read_text("utf-8")))
+    ]
+    assert found == []
+    for words in (
+        "the guards of spec 3.6",
+        "(spec T6.2)",
+        "T2.1, a sanity check",
+        "linear in the scaled action (spec, section 0)",
+        "section 0 of the specification",
+        "numbered as in the specification (7.3)",
+        "bounds are the spec's",
+    ):
+        assert ELSEWHERE.search(words), words
+    for words in ("env.spec.id", "(spec)", "docstrings are the specification: `help`"):
+        assert not ELSEWHERE.search(words), words
+
+
+def test_readme_says_which_rust_is_needed() -> None:
+    lowest = CARGO["package"]["rust-version"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"it needs [Rust](https://rustup.rs) {lowest} or later" in readme
 
 
 def test_another_tag_is_refused(tree: Path) -> None:

@@ -50,7 +50,7 @@ def line(axes: Any, label: str) -> np.ndarray:
 
 
 def test_figures_show_the_figures_of_the_file(written: Path) -> None:
-    """Spec T6.3: what is drawn is what the file holds, so what tests read is what people see."""
+    """What is drawn is what the file holds, so what tests read is what people see."""
     held = read_report(written / "fidelity.json")
     axes = figures.pages(held).axes[0]
     assert line(axes, "simulator").tolist() == held["pages"]["rate"]["simulator"]

@@ -200,7 +200,7 @@ def compare_pages(sides: dict[str, Side], items: int) -> dict[str, Any]:
 def compare_features(
     sides: dict[str, Side], schema: Schema, items: int, labels: Sequence[Sequence[str]] = ()
 ) -> dict[str, Any]:
-    """Answers by category of each field (spec T6.2), for those with enough real pages.
+    """Answers by category of each field (as in the paper's Figure 4), where real pages suffice.
 
     Args:
         sides: ``real`` and whatever is compared with it; the guard ``blind`` joins them.
@@ -243,7 +243,7 @@ def compare_hours(
     items: int,
     pooled: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
-    """Answers by part of the day (spec T6.1), and the correlation over the twelve parts.
+    """Answers by part of the day (the paper's Figure 5), and the correlation over the twelve.
 
     Args:
         real: Pages and answers by part (2, 12), all with pages.

@@ -1,8 +1,8 @@
 """Ways to learn customers, judged in ground-truth stores world by world.
 
-A cell (world x method) holds the figures of spec 3.6 and, beside each, its void guard: the same
-figure of something trivially wrong. `virtualtb_fast.evaluation.reproduce.responses` makes a table
-of them.
+A cell (world x method) holds the figures of `virtualtb_fast.evaluation.responses` and, beside each,
+its void guard: the same figure of something trivially wrong.
+`virtualtb_fast.evaluation.reproduce.responses` makes a table of them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def against_truth(
     world: int,
     sizes: Sizes,
 ) -> dict[str, Any]:
-    """T3.1 and T3.2."""
+    """Effect of actions, likelihood, R2P and sessions: learned, true, and of the guards."""
 
     def learned(codes: Any, page: Any, action: Any) -> Any:
         return fitted.probabilities(codes, page, action)["outcome"]
@@ -206,7 +206,7 @@ def independent(pages: Pages, world: int) -> Pages:
 
 
 def engine_gap(world: int, method: str, sizes: Sizes) -> dict[str, float]:
-    """T3.4: the engine, learned from a logger whose means depend on the query."""
+    """The engine, learned from a logger whose means depend on the query."""
     store = GroundTruthStore(world << 32)
     many, seed = sizes.train // 4, seed_of(world, QUERY)
     pages = Pages.from_log(rollout(store, "logger:query", sessions=many, seed=seed).log)

@@ -22,15 +22,18 @@ _LINES: Final = (_BLUE, _ORANGE, "#3a9a68", "#8a63b0", "#c04a5e", "#7a8894")
 _CONTENDERS: Final = {
     "rollout, counts only": ("#63a7dd", "o"),
     "vector env": (_BLUE, "o"),
-    "vector env, reduced": ("#5f6f86", "*"),
     "env.step": (_INK, "D"),
+    "vector env, reduced": ("#c2187a", "h"),
+    "rollout, counts only, reduced": ("#00857c", "h"),
     "PyTorch": ("#c04a5e", "s"),
     "PyTorch, tuned draws": (_ORANGE, "s"),
     "SyncVectorEnv": ("#3a9a68", "^"),
     "AsyncVectorEnv": ("#8a63b0", "^"),
 }
-"""Colour and marker of each contender that plays a stated number of customers a step."""
-_OURS: Final = ("env.step", "vector env", "vector env, reduced", "rollout, counts only")
+"""Colour and marker of each contender that is drawn."""
+_OURS: Final = ("env.step", "vector env", "rollout, counts only")
+_REDUCED: Final = ("vector env, reduced", "rollout, counts only, reduced")
+"""Lone points, hollow and above all others, since they may fall on those of more threads."""
 _ENOUGH = 30
 """Pages of a page number that a mean over them needs to be worth drawing."""
 _SHARE = 0.98
@@ -177,33 +180,37 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     def pages(gflops: Any) -> Any:
         return gflops * 1e9 / flop
 
-    figure = Figure(figsize=(10, 5.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(10, 6.2), layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    lines: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    lines: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    sizes = sorted({row["batch"] for row in result["contenders"] if row["batch"] is not None})
+    left, right = sizes[0] / 1.5, sizes[-1] * 1.7
     for row in result["contenders"]:
-        if row["batch"] is not None:
-            point = row["batch"], row["pages_per_second"]
+        if row["batch"] is not None or row["what"] in _REDUCED:
+            # A rollout that chooses its own batches is at none of the sizes: beside the last.
+            at = row["batch"] if row["batch"] is not None else sizes[-1] * 1.3
+            point = at, row["pages_per_second"]
             lines.setdefault((row["what"], row["threads"]), []).append(point)
     # Ours first in the legend, each beside itself with more threads.
     order = list(_CONTENDERS)
     places = {what: order.index(what) if what in order else len(order) for what, _ in lines}
     for (what, count), points in sorted(lines.items(), key=lambda one: (places[one[0][0]], one[0])):
         color, marker = _CONTENDERS.get(what, (_INK, "o"))
-        ours = what in _OURS
+        ours, ring = what in _OURS, what in _REDUCED
         axes.plot(
             *zip(*sorted(points), strict=True),
             color=color,
             linewidth=2.4 if ours else 1.5,
-            linestyle="-" if count == 1 else (0, (4, 2)),
+            linestyle="none" if ring else "-" if count == 1 else (0, (4, 2)),
             marker=marker,
-            markersize=6 if ours else 5,
-            markerfacecolor=color if count == 1 else "white",
+            markersize=12 if ring else 6 if ours else 5,
+            markerfacecolor="none" if ring else color if count == 1 else "white",
+            markeredgewidth=2 if ring else 1,
+            zorder=3 if ring else 2,
             label=what if count == 1 else f"{what}, {count} threads",
         )
-    sizes = sorted({size for points in lines.values() for size, _ in points})
-    left, right = sizes[0] / 1.5, sizes[-1] * 1.5
     for count, rate in result["sgemm_gflops"].items():
         limit = pages(rate)
         axes.axhline(limit, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
@@ -230,12 +237,12 @@ def environments(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
     other.spines["right"].set_visible(False)
     _dress(axes)
     axes.grid(axis="x", color=_FAINT, linewidth=0.8)
-    title = f"Customers of {result['simulator']['name']}: ours (thick lines) and rivals"
+    title = f"Customers of {result['simulator']['name']}: ours (thick lines, hexagons) and rivals"
     figure.suptitle(f"{title}\n{result['machine']}", color=_INK, fontsize=11)
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower center",
-        ncols=4,
+        ncols=3,
         handlelength=3,
         frameon=False,
         fontsize=9,

@@ -1,4 +1,4 @@
-"""Learned customers judged by a ground-truth store: the figures of spec 3.6.
+"""Learned customers judged by a ground-truth store: effects of actions, likelihood, sessions.
 
 Everything here looks behind the store's curtain (`GroundTruthStore.reveal`), which training never
 does. Each figure comes with a void guard: the same figure of something trivially wrong.
@@ -80,7 +80,7 @@ def true_answers(
 def action_effect(
     answers: Answers, store: GroundTruthStore, codes: NDArray[np.uint8], seed: int
 ) -> float:
-    """T3.1a: what another logged action does to the log-odds of buying, learned against true.
+    """What another logged action does to the log-odds of buying, learned against true.
 
     Args:
         answers: The learned probabilities.
@@ -110,7 +110,7 @@ def action_effect(
 def excess_likelihood(
     models: dict[str, Answers], store: GroundTruthStore, *, pages: int, seed: int
 ) -> dict[str, float]:
-    """T3.1b: negative log-likelihood beyond that of an oracle who knows the archetype, nat a page.
+    """Negative log-likelihood beyond that of an oracle who knows the archetype, nat a page.
 
     Args:
         models: Learned probabilities, by name.
@@ -157,7 +157,7 @@ def lengths_by_query(log: SessionLog, longest: int = 40) -> NDArray[np.int64]:
 def answers_by_page(
     log: SessionLog, longest: int = 40, *, constant: bool = False
 ) -> NDArray[np.float64]:
-    """The guard of T3.2: session lengths and ends of a hazard table that knows the page alone.
+    """The guard of `worst_distance`: lengths and ends by a hazard table that knows the page alone.
 
     Args:
         log: What the table is made of.
@@ -183,7 +183,7 @@ def answers_by_page(
 def worst_distance(
     learned: NDArray[Any], true: NDArray[np.int64], *, by_query: bool = True
 ) -> float:
-    """T3.2: total variation of (length, outcome, page), within each query, weighted by pages.
+    """Total variation of (length, outcome, page), within each query, weighted by pages.
 
     Length and outcome of a session fix the outcomes of all of its pages, so a session of n pages
     counts n times.
@@ -213,7 +213,7 @@ def separation(
     their_groups: NDArray[Any],
     least: int = 5_000,
 ) -> float:
-    """T3.4: the largest 1-Wasserstein distance over groups and dimensions, in logged sd.
+    """The largest 1-Wasserstein distance over groups and dimensions, in logged sd.
 
     Args:
         ours: Learned actions (n, A).
@@ -233,7 +233,7 @@ def separation(
 
 
 def telling_apart(real: Pages, generated: Pages, seed: int) -> float:
-    """T3.3: held-out AUC of a fresh discriminator between real and generated pages.
+    """Held-out AUC of a fresh discriminator between real and generated pages.
 
     It sees customer, action, page, answer and the length of the page's session; half of the
     sessions of each side train it, the other half are judged.

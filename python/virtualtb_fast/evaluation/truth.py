@@ -35,7 +35,7 @@ def truth(
     pages: int = _PAGES,
     sessions: int = _SESSIONS,
 ) -> dict[str, Any]:
-    """A simulator beside the true customers of its store, with the guards of spec 3.6.
+    """A simulator beside the true customers of its store, each figure with a void guard.
 
     Args:
         store: The truth, of a day without hours for figures of responses.

@@ -1,8 +1,8 @@
 """Behaviour cloning: customers and engine by maximum likelihood on logged pages.
 
 Given the customer, page and action of a row, what was answered is an observed label, and the
-likelihood factorises over rows. With full-support logging this is consistent (spec 3.4), so it is
-no straw man for MAIL: the same networks, averaged weights, and a stop on held-out sessions.
+likelihood factorises over rows. With full-support logging this is consistent, so it is no straw man
+for MAIL: the same networks, averaged weights, and a stop on held-out sessions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Responses whose buy logit is linear in the scaled action (spec, section 0).
+"""Responses whose buy logit is linear in the scaled action.
 
     logits(x, n, a) = f(x, n) + [0, (W x + v) . a / s, 0]        over turn, buy, leave
 

@@ -1,4 +1,4 @@
-"""The action norm constraint (Shi et al., AAAI 2019, "ANC"; spec 4.2).
+"""The action norm constraint (Shi et al., AAAI 2019, "ANC").
 
     r'(s, a) = r(s, a) / (1 + rho max(||a|| - mu, 0))
 

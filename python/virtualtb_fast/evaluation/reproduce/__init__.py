@@ -2,12 +2,12 @@
 
 | function | what |
 |---|---|
-| `responses` | ways to learn customers' answers, with guards (spec T3.1 to T3.7) |
+| `responses` | ways to learn customers' answers, each figure beside a void guard |
 | `table1` | samplers of customers: the paper's Table 1, with what marginals cannot see |
-| `table2` | policies of day 0's simulator on later days, there and in truth (spec 3.5) |
+| `table2` | policies of day 0's simulator on later days, there and in truth |
 | `figure3` | shares of every category: truth, GAN-SD and its baselines |
-| `figure4` | R2P by customer feature, real against simulated (spec T6.2) |
-| `figure5` | R2P over twelve parts of a day, a simulator a part (spec T6.1) |
+| `figure4` | R2P by customer feature, real against simulated |
+| `figure5` | R2P over twelve parts of a day, a simulator a part |
 
 Each runs in cells (`virtualtb_fast.evaluation.cells`), writes ``NAME.json``, ``NAME.md`` and
 ``NAME.png`` into its folder, and draws and tabulates from that JSON alone. Tune on worlds 0 to 4,

@@ -1,4 +1,4 @@
-"""Policies trained in yesterday's simulator, judged in those of later days: Table 2 (spec 3.5).
+"""Policies trained in yesterday's simulator, judged in those of later days: the paper's Table 2.
 
 For each world and method a simulator is fitted to the logs of each day; a policy is trained in that
 of day 0 and played in all of them, and, which the paper could not do, in the true store of each

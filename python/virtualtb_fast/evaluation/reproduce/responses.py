@@ -1,4 +1,4 @@
-"""Ways to learn how customers answer, side by side: spec 3.6 in ground-truth stores."""
+"""Ways to learn how customers answer, side by side in ground-truth stores."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def responses(
 
     Returns:
         What ``responses.json`` holds: ``rows`` by method with (mean, half of its 95 % interval) of
-        every figure of spec T3.1 to T3.4 and T3.7; ``guard`` has what something trivially wrong
+        every figure of `virtualtb_fast.evaluation.responses`; ``guard`` has what something wrong
         gets (blind to actions; constant answers; a table that is blind to features, under shifted
         actions one of constant answers; customers with independent fields; an engine that was not
         trained), ``fresh`` other sessions of the store.
