@@ -9,7 +9,10 @@ defaults, in a process of its own: wall time, the share of it spent simulating, 
 ``published`` logs sessions of the published VirtualTB-v0 networks under policies of several scales,
 from uniform actions to none, fits simulators to them, and compares their click-through rates with
 the published networks' under four policies. One of the fits has seen uniform actions alone: in 27
-dimensions they are never near zero, and what customers do there cannot be learned from them.
+dimensions they are never near zero, and what customers do there cannot be learned from them. At the
+end `virtualtb-fast report fidelity` compares the first of the fits with a log of its own: the page
+is WORK/report/fidelity.html; beside the JSON come ``fidelity-published.json``, without what is only
+drawn, and ``fidelity-published.png``.
 
 Fits go on after an interruption, as `virtualtb-fast fit` does. Everything is added to the JSON.
 """
@@ -31,11 +34,14 @@ import pyarrow.parquet as pq
 import virtualtb_fast as vtb
 from virtualtb_fast._training import write_atomically
 from virtualtb_fast.evaluation.machine import machine
+from virtualtb_fast.evaluation.report import read_report
 
 COMMAND = [sys.executable, "-c", "import sys, virtualtb_fast.cli as c; sys.exit(c.main())"]
 SCALES = ("random", "gaussian:0.3", "gaussian:0.1", "gaussian:0.03", "zero")
 SESSIONS = 130_000
 NORM = 0.03
+JUDGED, JUDGED_PURPOSE = "gaussian:0.1", 40
+"""What the log of the page of fidelity was shown: other sessions than those that fits have seen."""
 LANES, STEPS = 4096, 500
 
 
@@ -62,11 +68,13 @@ def scale(pages: int, work: Path, run: int) -> dict[str, Any]:
     return {"log_bytes": log.stat().st_size, **found}
 
 
-def mixed_log(simulator: vtb.Simulator, path: Path, policies: tuple[str, ...], run: int) -> None:
+def mixed_log(
+    simulator: vtb.Simulator, path: Path, policies: tuple[str, ...], run: int, purpose: int = 3
+) -> None:
     """As many sessions under each policy, in one log."""
     each, writer = SESSIONS // len(policies), None
     for number, policy in enumerate(policies):
-        log = vtb.rollout(simulator, policy, sessions=each, seed=base(run, 3 + number)).log
+        log = vtb.rollout(simulator, policy, sessions=each, seed=base(run, purpose + number)).log
         table = pa.table(log)
         place = table.schema.get_field_index("session")
         sessions = pa.array(log["session"] + number * each)
@@ -125,7 +133,37 @@ def published(folder: Path, work: Path, run: int) -> dict[str, Any]:
         worst = max(abs(rates[label][key] / rate - 1) for key, rate in rates["published"].items())
         fits[label]["largest_difference"] = worst
         print(f"{label}: {worst:.1%} off at most, {rates[label]}", flush=True)
+    judged = work / "judged.parquet"
+    mixed_log(truth, judged, (JUDGED,), run, purpose=JUDGED_PURPOSE)
+    page(judged, work / "bc+mail-mixed.safetensors", work / "report", run)
     return {"sessions": SESSIONS, "policies": list(SCALES), "click_through": rates, "fits": fits}
+
+
+def page(log: Path, simulator: Path, out: Path, run: int) -> None:
+    """A report of fidelity on sessions that the simulator has not seen."""
+    words = [*COMMAND, "report", "fidelity", "--real", str(log), "--simulator", str(simulator)]
+    words += ["--out", str(out), "--overwrite", "--json", "--seed", str(base(run, 41))]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    found = read_report(out / "fidelity.json")
+    print(f"{out / 'fidelity.html'}: {found['verdict']['headline']}", flush=True)
+
+
+def compact(found: dict[str, Any]) -> dict[str, Any]:
+    """A report of fidelity without what is only drawn: shares, rates by page and by category."""
+    drawn = {"shares", "rate", "half_width", "pages", "second", "ending", "cells", "pair_kls"}
+    short = {key: value for key, value in found.items() if key not in ("fields", "pages")}
+    short["fields"] = [field["name"] for field in found["fields"]]
+    for key in ("lengths", "features", "hours"):
+        if found[key] is not None:
+            short[key] = {one: value for one, value in found[key].items() if one not in drawn}
+    short["pages"] = {key: value for key, value in found["pages"].items() if key not in drawn}
+    short["customers"] = {
+        name: {key: value for key, value in row.items() if key not in drawn}
+        if isinstance(row, dict)
+        else row
+        for name, row in found["customers"].items()
+    }
+    return short
 
 
 def main() -> None:
@@ -147,6 +185,8 @@ def main() -> None:
     held["machine"] = machine()
     if options.kind == "published":
         held["published"] = published(options.published, options.work, options.run)
+        if options.json:
+            keep_page(options.work / "report", options.json.parent)
     else:
         for pages in options.pages:
             found = scale(pages, options.work, options.run)
@@ -154,6 +194,13 @@ def main() -> None:
             print(f"{pages:,} pages: {found['seconds']:.0f} s", flush=True)
             keep(options.json, held)
     keep(options.json, held)
+
+
+def keep_page(report: Path, folder: Path) -> None:
+    """What of the page is kept beside the results."""
+    keep(folder / "fidelity-published.json", compact(read_report(report / "fidelity.json")))
+    with write_atomically(folder / "fidelity-published.png") as file:
+        file.write((report / "overview.png").read_bytes())
 
 
 def keep(path: Path | None, held: dict[str, Any]) -> None:

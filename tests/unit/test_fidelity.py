@@ -8,6 +8,7 @@ customers alike.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import virtualtb_fast as vtb
-from virtualtb_fast.errors import InvalidArgumentError, LogError, OutputError
+from virtualtb_fast.errors import InvalidArgumentError, LogError, MissingExtraError, OutputError
 from virtualtb_fast.evaluation import metrics, sides
 from virtualtb_fast.evaluation.comparisons import compare_hours
 from virtualtb_fast.evaluation.fidelity import fidelity, play
@@ -124,6 +125,49 @@ def test_independent_customers_are_found_out(
         assert other[name]["grade"] == "far off", name
         assert other[name]["position"] == pytest.approx(1.0, abs=0.2), name
         assert by_name(found)[name]["position"] < 0.1, name
+
+
+def test_the_pairs_that_are_wrong_are_named(
+    log: Any, store: GroundTruthStore, found: dict[str, Any]
+) -> None:
+    rows = found["customers"]
+    fields = len(store.schema.customer)
+    for name in ("fresh", "simulator", "independent"):
+        assert rows[name]["pair_kl"] == pytest.approx(sum(rows[name]["pair_kls"]))
+        assert len(rows[name]["pair_kls"]) == fields * (fields - 1) // 2
+    # The true customers have none wrong: chance alone names nobody.
+    assert found["pairs"]["worst"] == []
+    assert found["verdict"]["worst_pairs"] == "No pair of fields is further off than chance allows."
+    # One field that comes by itself, and is right by itself.
+    hidden = store.reveal()
+    blocks, loner = hidden.fields.copy(), store.schema.customer[4]
+    columns = store.schema.slices[loner.name]
+    blocks[:, columns] = hidden.shares @ hidden.fields[:, columns]
+    other = fidelity(log, same_for_all(store.schema, hidden.shares, blocks), judged=400)
+    worst = other["pairs"]["worst"]
+    assert 1 <= len(worst) <= 3
+    assert all(loner.name in pair["fields"] for pair in worst)
+    assert all(pair["kl"]["simulator"] > pair["chance"] > pair["kl"]["fresh"] for pair in worst)
+    # They are as wrong as an independent sampler has them, and said so.
+    assert worst[0]["kl"]["simulator"] == pytest.approx(worst[0]["kl"]["independent"], rel=0.2)
+    assert f"{' and '.join(worst[0]['fields'])} (" in by_name(other)["pairs"]["says"]
+
+
+def test_a_usual_baseline_that_cannot_be_fitted_is_left_out_with_a_word(
+    simulator: vtb.Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = rollout(simulator, "gaussian:0.1", sessions=400, seed=1).log
+    found = fidelity(log, simulator, judged=50)
+    assert "gmm" in found["customers"]
+    assert found["left_out"] == {}
+    monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
+    without = fidelity(log, simulator, judged=50)
+    assert "gmm" not in without["customers"]
+    assert any("gmm was left out: fit_gmm needs scikit-learn" in note
+               for note in without["verdict"]["notes"])  # fmt: skip
+    # Whoever asks for it is told at once.
+    with pytest.raises(MissingExtraError, match="fit_gmm needs scikit-learn"):
+        fidelity(log, simulator, judged=50, baselines=["gmm"])
 
 
 def test_the_same_seed_gives_the_same(log: Any, exact: vtb.Simulator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from virtualtb_fast.errors import FileFormatError, MissingExtraError, OutputErro
 from virtualtb_fast.evaluation import figures, report
 from virtualtb_fast.evaluation.fidelity import fidelity
 from virtualtb_fast.evaluation.report import page, read_report, write_report
+from virtualtb_fast.evaluation.verdict import verdict
 from virtualtb_fast.rollout import rollout
 
 pytest.importorskip("pyarrow")
@@ -66,14 +68,125 @@ def test_figures_show_the_figures_of_the_file(written: Path) -> None:
     panels = figures.marginals(held).axes
     for axes, field in zip(panels, held["fields"], strict=False):
         heights = [bar.get_height() for bar in axes.patches]
-        assert heights[: field["size"]] == field["shares"]["real"]
-        assert field["shares"]["rows"] == heights[-field["size"] :]
-    places = [patch.get_width() for patch in figures.pairs(held).axes[0].patches]
-    floor = held["customers"]["independent"]["pair_kl"]
-    assert max(places) == pytest.approx(
-        max(held["customers"][n]["pair_kl"] for n in ("fresh", "simulator", "independent", "rows"))
-        / floor
-    )
+        sides = ("real", "simulator", "independent", "rows")
+        assert heights == [share for side in sides for share in field["shares"][side]]
+
+
+def test_pairs_are_shares_of_what_an_independent_sampler_misses(found: dict[str, Any]) -> None:
+    order = ("rows", "independent", "simulator", "fresh")
+    values = [found["customers"][name]["pair_kl"] for name in order]
+    floor = found["customers"]["independent"]["pair_kl"]
+    changed = json.loads(json.dumps(found))
+    check = next(one for one in changed["checks"] if one["name"] == "pairs")
+    for position, unit in ((0.5, floor), (None, 1.0)):
+        check["position"] = position
+        axes = figures.FIGURES["pairs"](changed).axes[0]
+        widths = [patch.get_width() for patch in axes.patches]
+        assert widths == pytest.approx([value / unit for value in values])
+        assert ("share" in axes.get_xlabel()) == (position is not None)
+
+
+def test_every_pair_of_fields_is_on_the_map(found: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(found))
+    names = [field["name"] for field in found["fields"]]
+    worst = {"fields": [names[2], names[5]], "chance": 0.001}
+    values = {"simulator": 0.25, "fresh": 0.001, "independent": 0.5}
+    changed["pairs"]["worst"] = [worst | {"kl": values}]
+    at = list(itertools.combinations(range(len(names)), 2)).index((2, 5))
+    for name, value in values.items():
+        changed["customers"][name]["pair_kls"][at] = value
+    axes = figures.FIGURES["pair_map"](changed).axes[:2]
+    for one, name in zip(axes, ("simulator", "independent"), strict=True):
+        cells = one.collections[0]
+        kls = changed["customers"][name]["pair_kls"]
+        assert sorted(cells.get_array()) == sorted(kls)
+        # The darkest cell that is framed is that of the two fields, by their names.
+        (frame,) = one.patches
+        assert one.get_xticklabels()[2].get_text() == names[2]
+        assert axes[0].get_yticklabels()[4].get_text() == names[5]
+        assert frame.get_xy() == (2, 5)
+        place = next(i for i, path in enumerate(cells.get_paths())
+                     if path.vertices[0].tolist() == [2, 5])  # fmt: skip
+        assert cells.get_array()[place] == values[name]
+    # One scale for both, whose chance is in its lower half.
+    scales = {(one.collections[0].norm.vmin, one.collections[0].norm.vmax) for one in axes}
+    fresh = max(changed["customers"]["fresh"]["pair_kls"])
+    assert len(scales) == 1
+    assert scales.pop()[1] >= max(4 * fresh, 0.5)
+
+
+def many_fields(found: dict[str, Any], count: int) -> dict[str, Any]:
+    """A report of so many fields, whose last one hangs together with the first least of all."""
+    changed = json.loads(json.dumps(found))
+    old = changed["fields"]
+    changed["fields"] = [{**old[n % len(old)], "name": f"f{n}"} for n in range(count)]
+    pairs = list(itertools.combinations(range(count), 2))
+    for row in changed["customers"].values():
+        if isinstance(row, dict) and "pair_kls" in row:
+            row["pair_kls"] = [0.001 + 0.00001 * n for n in range(len(pairs))]
+            row["marginal_kl"] = row["marginal_kl_back"] = [0.001] * count
+    changed["customers"]["simulator"]["pair_kls"][pairs.index((0, count - 1))] = 0.3
+    return changed
+
+
+def test_fields_that_are_not_drawn_are_counted(found: dict[str, Any]) -> None:
+    for count in (24, 40):
+        changed = many_fields(found, count)
+        for name in ("marginals", "pair_map"):
+            figure = figures.FIGURES[name](changed)
+            said = figure.get_supxlabel()
+            assert said.startswith(f"24 of {count} fields shown") == (count > 24), name
+        ticks = figure.axes[0]
+        names = {one.get_text() for one in (*ticks.get_xticklabels(), *ticks.get_yticklabels())}
+        assert len(names) == 24
+        # Those of the worst pair are there, however many there are.
+        assert {"f0", f"f{count - 1}"} <= names
+    text = page(changed, dict.fromkeys(figures.FIGURES, b"<svg></svg>"))
+    assert "300 of 780 pairs" in text
+    assert text.index("<td>f0 and f39</td>") < text.index("<td>f0 and f1</td>")
+
+
+def test_every_row_has_its_own_bar(found: dict[str, Any]) -> None:
+    """What the picture calls close is what the verdict calls close."""
+    changed = json.loads(json.dumps(found))
+    truth = {
+        "customer_excess": {"simulator": 0.1, "fresh": 0.0, "independent": 1.0},
+        "response_excess": {"simulator": 0.02, "constant": 0.04},
+        "action_effect": {"simulator": 0.4, "blind": 0.0},
+    }
+    changed |= {"truth": truth}
+    changed |= verdict(changed)
+    axes = figures.FIGURES["positions"](changed).axes[0]
+    bars = {one.get_gid(): one.get_xdata()[1] for one in axes.get_lines() if one.get_gid()}
+    told = [check for check in changed["checks"] if check["position"] is not None]
+    assert len(told) >= 4
+    assert set(bars) == {f"close-{check['name']}" for check in told}
+    dots = [one.get_offsets()[0] for one in axes.collections]
+    titles = [one.get_text() for one in axes.get_yticklabels()]
+    for check in told:
+        close = bars[f"close-{check['name']}"]
+        assert (check["position"] <= close) == (check["grade"] in ("close", "very close"))
+        x = next(x for x, row in dots if titles[int(row)] == check["title"])
+        assert x == pytest.approx(min(1.12, max(-0.08, check["position"])))
+    # An effect of .4 is beyond the middle of its line, and close all the same.
+    effect = next(check for check in told if check["name"] == "action_effect")
+    assert effect["position"] == pytest.approx(0.6)
+    assert effect["grade"] == "close"
+    assert bars["close-action_effect"] == pytest.approx(0.7)
+    # The guard of this test: the common bar would put it elsewhere.
+    assert bars["close-customer_excess"] == 0.25
+
+
+def test_both_divergences_of_fields_are_on_the_page(found: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(found))
+    row = changed["customers"]["simulator"]
+    row["marginal_kl"][0], row["marginal_kl_back"][0] = 0.12345, 0.54321
+    text = page(changed, dict.fromkeys(figures.FIGURES, b"<svg></svg>"))
+    table = text[text.index('<section id="marginals">') : text.index('<section id="pairs">')]
+    for sampler in ("fresh", "simulator", "independent", "rows"):
+        assert f"<th>real || {sampler}</th><th>{sampler} || real</th>" in table
+    assert "<td>0.12345</td><td>0.54321</td>" in table
+    assert table.count("<td>") == len(found["fields"]) * (1 + 2 * 4)
 
 
 def test_another_file_gives_another_figure(found: dict[str, Any]) -> None:
@@ -141,7 +254,8 @@ def test_the_page_stands_alone(written: Path, found: dict[str, Any]) -> None:
     for check in found["checks"]:
         assert check["grade"] in text
     assert {path.name for path in written.iterdir()} == {
-        "fidelity.html", "fidelity.json", *(f"{name}.png" for name in figures.FIGURES),
+        "fidelity.html", "fidelity.json", "overview.png",
+        *(f"{name}.png" for name in figures.FIGURES),
     }  # fmt: skip
     for name in figures.FIGURES:
         assert (written / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -186,6 +300,9 @@ def test_other_files_are_no_reports(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(FileFormatError, match=r"fidelity\.json"):
             read_report(path)
+    path.write_text('{"format": "virtualtb_fast.fidelity", "version": 1}')
+    with pytest.raises(FileFormatError, match="expected version 2, got 1"):
+        read_report(path)
 
 
 def test_without_matplotlib_it_says_what_to_install(
@@ -212,14 +329,28 @@ def test_the_command_writes_what_it_says(
     held = read_report(out / "fidelity.json")
     assert held["about"]["seed"] == 4
     assert held["verdict"]["headline"] in text
+    # A quick baseline stands beside the simulator unasked.
+    assert "gmm" in held["customers"]
     assert max(map(len, text.splitlines()[:9])) <= 80
     # Nothing of the work is left.
     assert not [path for path in out.iterdir() if path.is_dir()]
     assert cli.main([*words, "--out", str(out)]) == 2
     assert "expected no report there" in capsys.readouterr().err
+    assert cli.main([*words, "--out", str(tmp_path / "bare"), "--baselines"]) == 0
+    assert "gmm" not in read_report(tmp_path / "bare" / "fidelity.json")["customers"]
+    capsys.readouterr()
     assert cli.main([*words, "--out", str(out), "--overwrite", "--seed", "4", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert {key: told[key] for key in held} == held
     words[3] = str(tmp_path / "none.parquet")
     assert cli.main([*words, "--out", str(tmp_path / "other")]) == 2
     assert "none.parquet" in capsys.readouterr().err
+
+
+def test_a_policy_that_was_trained_blind_is_called_so() -> None:
+    """In table 2 ``blind`` is a policy, and no customer who is blind to features."""
+    row = {f"{side}_{day}": (1.0, 0.5) for side in ("simulator", "truth") for day in (0, 30)}
+    names = ("bc", "zero", "logger", "blind")
+    figure = figures.drift({"days": [0, 30], "rows": dict.fromkeys(names, row)})
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["BC", "zero action", "random engine", "trained blind (guard)"]

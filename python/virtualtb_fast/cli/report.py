@@ -81,11 +81,11 @@ def _add_fidelity(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--baselines",
-        nargs="+",
+        nargs="*",
         choices=CUSTOMERS,
-        default=(),
         metavar="NAME",
-        help="further samplers of customers to fit and to compare, as in fit",
+        help="further samplers of customers to fit and to compare, as in fit (default: gmm;"
+        " without a name: none)",
     )
     parser.add_argument(
         "--sessions",

@@ -51,10 +51,13 @@ from virtualtb_fast.rollout import rollout
 from virtualtb_fast.simulator import Simulator, load_simulator
 from virtualtb_fast.store import GroundTruthStore
 
-__all__ = ["FORMAT", "fidelity", "play"]
+__all__ = ["BASELINES", "FORMAT", "VERSION", "fidelity", "play"]
 
 FORMAT: Final = "virtualtb_fast.fidelity"
-VERSION: Final = 1
+VERSION: Final = 2
+
+BASELINES: Final = ("gmm",)
+"""Further samplers beside the simulator unless others are asked for: they take seconds."""
 
 _CHUNK: Final = 20_000
 """Sessions that are simulated at once."""
@@ -70,7 +73,7 @@ def fidelity(
     policy: Policy | str | None = None,
     store: GroundTruthStore | None = None,
     hourly: Sequence[Simulator] = (),
-    baselines: Sequence[str] = (),
+    baselines: Sequence[str] | None = None,
     sessions: int | None = None,
     sample: int = 50_000,
     judged: int = 10_000,
@@ -90,7 +93,8 @@ def fidelity(
         store: The ground-truth store that the log comes from: adds what only it knows.
         hourly: Twelve simulators, one for each two hours of the day, for a log with hours.
         baselines: Further samplers of customers, names out of `virtualtb_fast.customers.FITS`,
-            fitted to a sample of the real half.
+            fitted to a sample of the real half; `BASELINES` unless given, without those that
+            cannot be fitted, for which a note says so.
         sessions: Simulated ones; as many as the real half has unless given, at most 200,000.
         sample: Most sessions a side for what needs whole customers: pairs of fields, novelty.
         judged: Most customers a side for classifiers.
@@ -130,7 +134,16 @@ def fidelity(
             "about": _about(log, player, policy, how, seed, sides, judged),
             "rate": _RATES[log.heads] | {"items": items},
             "sides": {name: _totals(side, items) for name, side in sides.items()},
-            **compare_customers(sides, log.schema, labels, baselines, judged, seed, told),
+            **compare_customers(
+                sides,
+                log.schema,
+                labels,
+                BASELINES if baselines is None else baselines,
+                judged,
+                seed,
+                told,
+                optional=baselines is None,
+            ),
             "lengths": compare_lengths(sides),
             "pages": compare_pages(sides, items),
             "features": compare_features(sides, log.schema, items, labels),

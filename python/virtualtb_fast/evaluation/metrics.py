@@ -29,6 +29,7 @@ __all__ = [
     "classifier_two_sample",
     "entropy",
     "joint_divergence",
+    "joint_divergences",
     "joint_table",
     "kl",
     "marginal_kl",
@@ -143,11 +144,21 @@ def joint_divergence(
 
     Counting n customers adds about (cells - 1) / (2 n) to each: compare with fresh real ones.
     """
+    return sum(joint_divergences(real, generated, sizes, sets))
+
+
+def joint_divergences(
+    real: Codes | Mixture,
+    generated: Codes,
+    sizes: Sequence[int],
+    sets: Sequence[tuple[int, ...]],
+) -> list[float]:
+    """KL(real || generated) of the tables of each set of fields: what `joint_divergence` sums."""
     smoothing = 1 / (2 * len(generated))
-    return sum(
+    return [
         kl(joint_table(real, sizes, one), joint_table(generated, sizes, one), smoothing)
         for one in sets
-    )
+    ]
 
 
 def novelty(generated: Codes, train: Codes) -> tuple[float, float]:

@@ -8,6 +8,7 @@ lie beside it as PNG.
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import os
 import re
@@ -20,13 +21,15 @@ from typing import Any, Final
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast._training import write_atomically
 from virtualtb_fast.errors import FileFormatError, OutputError
-from virtualtb_fast.evaluation.fidelity import FORMAT
-from virtualtb_fast.evaluation.figures import FIGURES, image, needs_matplotlib
+from virtualtb_fast.evaluation.fidelity import FORMAT, VERSION
+from virtualtb_fast.evaluation.figures import FIGURES, image, needs_matplotlib, overview
 
 __all__ = ["page", "read_report", "require_folder", "write_report"]
 
 JSON_NAME: Final = "fidelity.json"
 PAGE_NAME: Final = "fidelity.html"
+_PAIRS: Final = 300
+"""Pairs of fields that the page has the figures of: those of 24 fields."""
 
 Found = Mapping[str, Any]
 
@@ -34,7 +37,8 @@ _SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "positions": (
         "Where it stands",
         "Each line goes from fresh real sessions, which are the best that can be had, to a guard "
-        "that is trivially wrong in this respect. The dot is the simulator.",
+        "that is trivially wrong in this respect. The dot is the simulator; where it is on the "
+        "green part of its line, it is graded close.",
     ),
     "marginals": (
         "Who comes, field by field",
@@ -43,9 +47,17 @@ _SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "pairs": (
         "How fields hang together",
-        "Left: KL of all pairs of fields, as a share of what an independent sampler misses. Right: "
+        "Left: KL of all pairs of fields, as a share of what an independent sampler misses, or in "
+        "nat where that misses no more than fresh sessions do. Right: "
         "how well a classifier tells the customers from real ones that it has not seen; within the "
         "band it does not.",
+    ),
+    "pair_map": (
+        "Pair by pair",
+        "KL of every pair of fields, one scale for both samplers; up to its middle, it may be "
+        "chance. Where beyond that the simulator's ink is as strong as the independent sampler's, "
+        "it has not learned how the two fields hang together. Framed: the pairs that are furthest "
+        "off beyond chance.",
     ),
     "lengths": (
         "How long sessions are",
@@ -91,7 +103,7 @@ def write_report(
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Path]:
-    """Writes ``fidelity.html``, ``fidelity.json`` and a PNG a figure.
+    """Writes ``fidelity.html``, ``fidelity.json``, a PNG a figure and ``overview.png``.
 
     Everything is written beside its name and renamed; the JSON comes last, so that a folder with
     one holds a whole report.
@@ -122,6 +134,7 @@ def write_report(
         figure = FIGURES[name](held)
         drawn[name] = image(figure, "svg")
         written.append(_write(folder / f"{name}.png", image(figure)))
+    written.append(_write(folder / "overview.png", image(overview(held))))
     written.append(_write(folder / PAGE_NAME, page(held, drawn).encode()))
     written.append(_write(folder / JSON_NAME, text.encode()))
     return written
@@ -143,12 +156,19 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileFormatError(f"{name}: expected JSON, got {error}") from error
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise FileFormatError(f"{name}: expected a report of format {FORMAT}, got something else")
+    if held.get("version") != VERSION:
+        raise FileFormatError(f"{name}: expected version {VERSION}, got {held.get('version')!r}")
     return held
 
 
 def figures_of(found: Found) -> list[str]:
     """Names of the figures that this report has."""
-    return [name for name in FIGURES if name != "hours" or found["hours"] is not None]
+    lacking = set()
+    if found["hours"] is None:
+        lacking.add("hours")
+    if len(found["fields"]) < 2:
+        lacking.add("pair_map")
+    return [name for name in FIGURES if name not in lacking]
 
 
 def page(found: Found, drawn: Mapping[str, bytes]) -> str:
@@ -160,6 +180,7 @@ def page(found: Found, drawn: Mapping[str, bytes]) -> str:
             f'<section id="{name}">\n<h2>{title}</h2>\n'
             f'<figure><div class="scroll">{_unique(drawn[name], name, title)}</div>'
             f"<figcaption>{text}</figcaption></figure>\n"
+            + (f"<p>{_text(found['verdict']['worst_pairs'])}</p>\n" if name == "pair_map" else "")
             + (_verdicts(found) if name == "positions" else _table(found, name))
             + "</section>"
         )
@@ -222,9 +243,17 @@ def _table(found: Found, name: str) -> str:
     if name == "marginals":
         rows = found["customers"]
         names = [key for key, row in rows.items() if isinstance(row, dict) and "auc" in row]
-        head = ["KL(real || sampler) by field, nat", *names]
+        # Both ways: what a sampler never brings, and what it brings that never comes.
+        head = ["KL by field, nat"]
+        for key in names:
+            head += [f"real || {key}", f"{key} || real"]
         body = [
-            [field["name"], *(f"{rows[key]['marginal_kl'][at]:.5f}" for key in names)]
+            [field["name"]]
+            + [
+                f"{rows[key][way][at]:.5f}"
+                for key in names
+                for way in ("marginal_kl", "marginal_kl_back")
+            ]
             for at, field in enumerate(found["fields"])
         ]
     elif name == "pairs":
@@ -235,6 +264,8 @@ def _table(found: Found, name: str) -> str:
             for key, row in rows.items()
             if isinstance(row, dict) and "auc" in row
         ]
+    elif name == "pair_map":
+        head, body = _pair_table(found)
     elif name == "features":
         head = ["field = category", "pages", "in the log", "fresh real", "simulated"]
         body = [
@@ -253,6 +284,22 @@ def _table(found: Found, name: str) -> str:
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>'
         "</div></details>\n"
     )
+
+
+def _pair_table(found: Found) -> tuple[list[str], list[list[str]]]:
+    """All pairs of fields, the simulator's worst first."""
+    rows = {key: row["pair_kls"] for key, row in found["customers"].items()
+            if isinstance(row, dict) and "pair_kls" in row}  # fmt: skip
+    pairs = list(itertools.combinations([field["name"] for field in found["fields"]], 2))
+    order = sorted(range(len(pairs)), key=lambda at: rows["fresh"][at] - rows["simulator"][at])
+    shown = order[:_PAIRS]
+    what = "pairs" if len(shown) == len(pairs) else f"{len(shown)} of {len(pairs)} pairs"
+    head = [f"KL(real || sampler), nat: {what}", *rows]
+    body = [
+        [" and ".join(pairs[at]), *(f"{values[at]:.5f}" for values in rows.values())]
+        for at in shown
+    ]
+    return head, body
 
 
 def _unique(svg: bytes, name: str, title: str) -> str:

@@ -16,6 +16,7 @@ __all__ = ["GRADES", "grade", "verdict"]
 
 GRADES: Final = ((0.1, "very close"), (0.25, "close"), (0.5, "some way off"), (math.inf, "far off"))
 """Positions up to which a check has a grade."""
+_CLOSE: Final = GRADES[1][0]
 _TELLING: Final = 2.0
 """A check counts if the guard's distance is so many times that of fresh real sessions."""
 
@@ -41,8 +42,10 @@ def verdict(found: Found) -> dict[str, Any]:
     Returns:
         ``checks``: one mapping each with ``name``, ``title``, ``figure`` (what is measured),
         ``simulator``, ``fresh``, ``guard`` (distances), ``guard_name``, ``position`` and ``grade``
-        (None and ``void`` where nothing can be told), and ``says``, a sentence.
-        ``verdict``: ``headline``, ``grades`` (how many of each), ``worst`` and ``notes``.
+        (None and ``void`` where nothing can be told), ``close_at`` (the position up to which it is
+        graded close) and ``says``, a sentence.
+        ``verdict``: ``headline``, ``grades`` (how many of each), ``worst``, ``worst_pairs`` (a
+        sentence) and ``notes``.
     """
     checks = [
         *_customers(found),
@@ -97,6 +100,7 @@ def _check(
         "guard_name": guard,
         "position": position,
         "bar": bar,
+        "close_at": None if position is None else _close_at(fresh, void, bar),
         "grade": "void" if position is None else _graded(position, simulator, bar),
         "says": says.replace("{share}", share),
         "digits": digits,
@@ -107,9 +111,15 @@ def _share(position: float) -> str:
     return "less than 1%" if position < 0.01 else f"{position:.0%}"
 
 
+def _close_at(fresh: float, void: float, bar: float | None) -> float:
+    """The position up to which a check is graded close: see `_graded`."""
+    own = 0.0 if bar is None else (bar - fresh) / (void - fresh)
+    return max(_CLOSE, own)
+
+
 def _graded(position: float, distance: float, bar: float | None) -> str:
     if bar is not None and distance <= bar:
-        position = min(position, 0.25)
+        position = min(position, _CLOSE)
     return grade(position)
 
 
@@ -139,7 +149,7 @@ def _customers(found: Found) -> list[dict[str, Any]]:
             (pairs[0], pairs[1], pairs[2]),
             guard,
             "Of what hangs together between two fields, {share} is missed; an independent sampler "
-            "would miss all of it.",
+            f"would miss all of it. {_worst_pairs(found)}",
             digits=3,
         ),
         _check(
@@ -154,6 +164,22 @@ def _customers(found: Found) -> list[dict[str, Any]]:
             floor=_chance(rows["simulator"]),
         ),
     ]
+
+
+def _worst_pairs(found: Found) -> str:
+    """The pairs of fields that are furthest off, in words."""
+    if len(found["fields"]) < 2:
+        return "There are no pairs of fields."
+    worst = found["pairs"]["worst"]
+    if not worst:
+        return "No pair of fields is further off than chance allows."
+    named = []
+    for pair in worst:
+        one, other = pair["fields"]
+        kl = pair["kl"]
+        text = f"{one} and {other} ({kl['simulator']:.4f} nat; fresh real {kl['fresh']:.4f}"
+        named.append(f"{text}, independent {kl['independent']:.4f})")
+    return f"Furthest off, beyond chance: {'; '.join(named)}."
 
 
 def _sessions(found: Found) -> dict[str, Any]:
@@ -298,6 +324,7 @@ def _summary(found: Found, checks: list[dict[str, Any]]) -> dict[str, Any]:
         "headline": headline,
         "grades": grades | {"void": len(checks) - len(counted)},
         "worst": None if worst is None else worst["name"],
+        "worst_pairs": _worst_pairs(found),
         "notes": _notes(found),
     }
 
@@ -332,6 +359,8 @@ def _notes(found: Found) -> list[str]:
             "The simulator was fitted to this log, to the fresh half of it too: one that it has "
             "never seen is the stricter test."
         )
+    for name, why in found["left_out"].items():
+        notes.append(f"Of the usual baselines, {name} was left out: {why}.")
     truth = found["truth"]
     if truth is not None and "r2p" in truth:
         zero, logger = truth["r2p"]["zero"], truth["r2p"]["logger"]
