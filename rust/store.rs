@@ -280,9 +280,12 @@ impl Store {
         if let Some(query) = queries.iter().find(|query| usize::from(**query) >= QUERIES) {
             return Err(Error::argument("queries", format!("0 to {}", QUERIES - 1), query));
         }
-        if let Some(value) = refused_value(actions) {
-            let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
-            return Err(Error::argument("actions", expected, value));
+        for actions in actions.chunks(PAUSE * ATTRIBUTES) {
+            interrupt()?;
+            if let Some(value) = refused_value(actions) {
+                let expected = format!("finite values of at most {LARGEST_ACTION:e} in magnitude");
+                return Err(Error::argument("actions", expected, value));
+            }
         }
         let (mut rows, mut scores) = (Vec::with_capacity(queries.len() * PAGE), Vec::new());
         let mut page = [0; PAGE];

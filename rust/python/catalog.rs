@@ -19,7 +19,7 @@ use crate::catalog::format::{ColumnKind, IdKind};
 use crate::catalog::ids::{Id, Ids};
 use crate::catalog::source::{Columns, from_batches, from_parquet};
 use crate::catalog::{Catalog, Own, Value};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::search::NO_ROW;
 use filter::{PyFilter, conditions, selection};
 use info::info;
@@ -69,6 +69,34 @@ fn each(py: Python<'_>, rows: &[u32], mut work: impl FnMut(&u32) -> PyResult<()>
         rows.iter().try_for_each(&mut work)?;
     }
     Ok(())
+}
+
+/// What `work` finds for every row, without the interpreter; Ctrl-C ends it.
+fn in_parts<T: Send>(
+    py: Python<'_>,
+    rows: &[u32],
+    work: impl Fn(&[u32]) -> Result<Vec<T>> + Sync,
+) -> PyResult<Vec<T>> {
+    interruptible(py, |interrupt| {
+        let mut all = Vec::with_capacity(rows.len());
+        for rows in rows.chunks(PAUSE) {
+            interrupt()?;
+            all.append(&mut work(rows)?);
+        }
+        Ok(all)
+    })
+}
+
+/// The texts of a list; Ctrl-C ends it.
+fn texts(py: Python<'_>, list: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    let mut all = Vec::with_capacity(list.len()?);
+    for text in list.try_iter()? {
+        if all.len() % PAUSE == 0 {
+            py.check_signals()?;
+        }
+        all.push(text?.extract()?);
+    }
+    Ok(all)
 }
 
 impl PyCatalog {
@@ -298,8 +326,8 @@ impl PyCatalog {
         ids: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let rows = if ids.is_instance_of::<PyList>() {
-            let ids: Vec<String> = ids.extract()?;
-            let ids = ids.iter().map(|id| Id::Text(id.as_bytes()));
+            let texts = texts(py, ids)?;
+            let ids = texts.iter().map(|id| Id::Text(id.as_bytes()));
             interruptible(py, |interrupt| self.0.find(what, ids, interrupt))?
         } else {
             let ids = vector::<u64>(ids, what)?;
@@ -349,11 +377,11 @@ impl PyCatalog {
         let rows = rows.as_slice()?;
         self.0.check_rows(rows).map_err(to_py)?;
         if let Ok(column) = self.0.column(name, true) {
-            let numbers = detached(py, || self.0.numbers(column, rows))?;
+            let numbers = in_parts(py, rows, |rows| self.0.numbers(column, rows))?;
             return Ok(one(py, numbers).into_any());
         }
         let column = self.0.column(name, false).map_err(to_py)?;
-        let codes = detached(py, || self.0.categories(column, rows))?;
+        let codes = in_parts(py, rows, |rows| self.0.categories(column, rows))?;
         let all = PyList::empty(py);
         each(py, &codes, |code| match *code {
             u32::MAX => all.append(py.None()),

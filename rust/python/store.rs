@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::arrays::{exact, one, two};
+use super::catalog::PAUSE;
 use super::errors::{detached, exception, interruptible, to_py};
 use super::simulator::json;
 use super::{refused_action, refused_argument, word};
@@ -252,10 +253,21 @@ impl PyStore {
         let actions = exact::<f32>(actions, "actions", &[rows, ATTRIBUTES], refused_action)?;
         let queries = exact::<u8>(queries, "queries", &[rows], refused_argument)?;
         let (actions, queries) = (actions.as_slice()?, queries.as_slice()?);
-        check_values("actions", actions)?;
+        for part in actions.chunks(PAUSE * ATTRIBUTES) {
+            py.check_signals()?;
+            check_values("actions", part)?;
+        }
         let store = &self.0;
-        let items = interruptible(py, |interrupt| store.pages(actions, queries, interrupt))?;
-        two(py, items.into_iter().map(i64::from).collect(), PAGE)
+        let items = interruptible(py, |interrupt| {
+            let items = store.pages(actions, queries, interrupt)?;
+            let mut wide = Vec::with_capacity(items.len());
+            for part in items.chunks(PAUSE) {
+                interrupt()?;
+                wide.extend(part.iter().map(|item| i64::from(*item)));
+            }
+            Ok(wide)
+        })?;
+        two(py, items, PAGE)
     }
 
     /// Share of pages that sell, mean session length, and the distribution of lengths.

@@ -44,6 +44,7 @@ class Kit:
         )
         self.many_ids = self.ids * 5
         self.many_rows = rng.integers(0, SLOW, 8_000_000).astype(np.uint32)
+        self.candidates = rng.integers(0, SLOW, (20_000, 150)).astype(np.uint32)
         self.logits = np.zeros((SLOW, 116), np.float32)
         self.codes = self.default.customers(3 * SLOW, 1)
         self.pages = np.zeros(3 * SLOW, np.int64)
@@ -117,7 +118,7 @@ LONG: dict[str, tuple[Long, Long]] = {
     ),
     "search with candidates": (
         lambda kit: kit.catalog.search(
-            kit.attributes[:20_000], 10, rows=np.arange(20_000_000).reshape(20_000, -1) % SLOW
+            kit.attributes[:20_000], 10, rows=kit.candidates, num_threads=1
         ),
         lambda kit: kit.catalog.search(kit.attributes[0], 3),
     ),
