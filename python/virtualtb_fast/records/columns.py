@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import operator
 import os
 import threading
 import weakref
@@ -152,12 +151,6 @@ class Column(NDArrayOperatorsMixin):
             return self._rows(np.arange(first, end, step))
         if isinstance(key, tuple):
             return self._range(0, len(self))[key]
-        if np.ndim(key) == 0:
-            number = operator.index(key)
-            if not -len(self) <= number < len(self):
-                raise IndexError(f"expected a row of {len(self):,}, got {number:,}")
-            number %= len(self)
-            return self._range(number, number + 1)[0]
         array = np.asarray(key)
         if array.dtype == np.bool_:
             return self._masked(array)
@@ -169,7 +162,8 @@ class Column(NDArrayOperatorsMixin):
                 got = f"{rows.min():,} to {rows.max():,}"
                 raise IndexError(f"expected rows of {len(self):,}, got {got}")
             rows[rows < 0] += len(self)
-        return self._rows(rows).reshape(*array.shape, *self.shape[1:])
+        # A single number of a column of numbers is one, not an array.
+        return self._rows(rows).reshape((*array.shape, *self.shape[1:]))[()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
