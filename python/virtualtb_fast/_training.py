@@ -131,7 +131,13 @@ class Checkpoint:
         held = {"key": self._key, "state": _to_tensors(state)}
         with write_atomically(self.path) as file:
             sealed: Any = _Sealed(file)
-            torch.save(held, sealed)
+            try:
+                torch.save(held, sealed)
+            except RuntimeError as error:
+                # What the system said is hidden where PyTorch's writer fails again at its end.
+                if sealed.refused is not None:
+                    raise sealed.refused from error
+                raise
             file.write(sealed.seal())
         self._last = time.monotonic()
 
@@ -154,10 +160,15 @@ class _Sealed:
 
     def __init__(self, file: Any) -> None:
         self._file, self._hash = file, hashlib.sha256()
+        self.refused: OSError | None = None
 
     def write(self, data: Any) -> int:
         self._hash.update(data)
-        return int(self._file.write(data))
+        try:
+            return int(self._file.write(data))
+        except OSError as error:
+            self.refused = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

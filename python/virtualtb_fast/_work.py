@@ -18,7 +18,7 @@ from virtualtb_fast._arguments import as_path
 from virtualtb_fast._training import Checkpoint, Progress
 from virtualtb_fast.errors import MissingExtraError, OutputError
 
-__all__ = ["Meter", "StageCheckpoint", "Watch", "WorkFolder", "stage_key", "versions"]
+__all__ = ["Meter", "StageCheckpoint", "Watch", "WorkFolder", "hold", "stage_key", "versions"]
 
 _ELAPSED = "__seconds__"
 
@@ -48,19 +48,9 @@ class WorkFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-            _lock(self._lock)
-        except BlockingIOError:
-            holder = os.read(self._lock, 32).decode(errors="replace").strip()
-            os.close(self._lock)
-            process = f" (process {holder})" if holder else ""
-            raise OutputError(
-                f"{self._out}: expected no other run at work on it, got one{process}"
-            ) from None
         except OSError as error:
             raise OutputError(error.errno, error.strerror, str(self.path)) from error
-        os.truncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
+        self._lock = hold(self.path / "lock", self._out)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,6 +72,37 @@ class WorkFolder:
     def remove(self) -> None:
         """Removes the folder, when the output is there."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def hold(lock: Path, what: Path) -> int:
+    """Takes a lock, made if it is not there, which goes with the process; it ends with `os.close`.
+
+    Args:
+        lock: Its file, which then says who has it.
+        what: What is locked, for the message.
+
+    Raises:
+        OutputError: another process has it, or the system refused.
+    """
+    try:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror, str(lock.parent)) from error
+    try:
+        _lock(file)
+        os.truncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+    except BlockingIOError:
+        holder = os.read(file, 32).decode(errors="replace").strip()
+        os.close(file)
+        process = f" (process {holder})" if holder else ""
+        raise OutputError(
+            f"{what}: expected no other run at work on it, got one{process}"
+        ) from None
+    except OSError as error:
+        os.close(file)
+        raise OutputError(error.errno, error.strerror, str(lock.parent)) from error
+    return file
 
 
 def _lock(file: int) -> None:

@@ -126,12 +126,20 @@ def test_other_files_are_refused(log: SessionLog, tmp_path: Path) -> None:
         read_log(tmp_path)
     with pytest.raises(vtb.OutputError, match="missing"):
         read_log(tmp_path / "missing.parquet")
-    log.write(path, overwrite=True)
+
+
+def test_cuts_are_refused(shop: vtb.Simulator, tmp_path: Path) -> None:
+    """Of a small log every seventh length, and each within its footer's end, through Python."""
+    path = tmp_path / "log.parquet"
+    rollout(shop, "gaussian:0.5", sessions=20, seed=6).log.write(path)
     good = path.read_bytes()
-    for length in range(0, len(good), 9973):
+    assert len(read_log(path)) > 20
+    for length in {*range(0, len(good), 7), *range(len(good) - 512, len(good))}:
         path.write_bytes(good[:length])
         with pytest.raises(vtb.FileFormatError):
             read_log(path)
+    path.write_bytes(good)
+    assert len(read_log(path)) > 20
 
 
 def test_arrow_shares_memory(log: SessionLog) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from pyarrow import parquet  # noqa: E402
 
 from virtualtb_fast.errors import InvalidArgumentError, LogError, OutputError  # noqa: E402
 from virtualtb_fast.logs import OUTCOMES  # noqa: E402
-from virtualtb_fast.records import prepare, prepared, source  # noqa: E402
+from virtualtb_fast.records import columns, prepare, prepared, source  # noqa: E402
 
 Own = Callable[..., dict[str, Any]]
 
@@ -170,7 +172,7 @@ def test_a_log_with_errors_leaves_what_was_there(
         prepare(pyarrow.table(columns), folder, own_schema)
     assert content(folder) == before
     assert sorted(one.name for one in tmp_path.iterdir()) == ["log", "visits.toml"]
-    assert first["clicks"].sum() > 0
+    assert np.asarray(first["clicks"]).sum() > 0
 
 
 def test_interruptions_leave_nothing(own: Own, own_schema: Path, tmp_path: Path) -> None:
@@ -241,6 +243,147 @@ def test_a_kill_leaves_the_last_one_or_none(own: Own, own_schema: Path, tmp_path
     held = prepare(path, folder, own_schema)
     assert held["clicks"].shape == (held.rows,)
     assert not (tmp_path / ".log.virtualtb-writing").exists()
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+def unseen(folder: Path, good: dict[str, bytes]) -> bool:
+    """Whether names and sizes are all that is looked at: the void guard of what follows."""
+    try:
+        json.loads((folder / "meta.json").read_bytes())
+    except ValueError:
+        return False
+    return all((folder / name).stat().st_size == len(data) for name, data in good.items())
+
+
+def test_flips_and_cuts_are_noticed_and_it_is_prepared_anew(
+    own: Own, own_schema: Path, parquet_file: Callable[..., str], tmp_path: Path
+) -> None:
+    path, folder = parquet_file(own(60)), tmp_path / "log"
+    expected = prepare(path, folder, own_schema).digest
+    good = content(folder)
+    meta = prepared._load(folder)
+    assert meta is not None
+    assert prepared._is_whole(folder, meta, None)
+    assert {*good} == {"meta.json", *(f"{name}.npy" for name in meta["columns"])}
+    random, fooled = np.random.default_rng(0), 0
+
+    def noticed() -> bool:
+        held = prepared._load(folder)
+        return held is None or not prepared._is_whole(folder, held, None)
+
+    for name, data in good.items():
+        file = folder / name
+        flips = {*range(0, 1024, 17), *random.integers(0, 8 * len(data), 60).tolist()}
+        for bit in sorted(flips):
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(changed)
+            assert noticed(), (name, bit)
+            fooled += unseen(folder, good)
+        for length in {0, 1, 127, 128, 129, len(data) // 2, len(data) - 1} - {len(data)}:
+            file.write_bytes(data[:length])
+            assert noticed(), (name, length)
+        file.write_bytes(data + b"\0")
+        assert noticed()
+        file.unlink()
+        assert noticed()
+        file.write_bytes(data)
+        assert not noticed()
+    assert fooled > 300
+    # Any of it makes a new one, of the same bytes.
+    for name, data in good.items():
+        for changed in (data[:-1], data[:-9] + bytes([data[-9] ^ 4]) + data[-8:]):
+            (folder / name).write_bytes(changed)
+            assert prepare(path, folder, own_schema).digest == expected
+            assert content(folder) == good
+
+
+CUT = """
+import os, sys
+import numpy as np
+from virtualtb_fast.errors import FileFormatError
+from virtualtb_fast.records import prepare
+
+held = prepare(*sys.argv[1:4])
+names = [name for name in held.meta["columns"] if name != "offsets"]
+columns = {name: held[name] for name in names}
+mapped = {name: np.load(held.folder / f"{name}.npy", mmap_mode="r") for name in names}
+some = {name: column[:100] for name, column in columns.items()}
+for name in held.meta["columns"]:
+    os.truncate(held.folder / f"{name}.npy", 4096)
+if sys.argv[4] == "mapped":
+    print(mapped["action"][::7].sum())
+for name, column in columns.items():
+    rows = np.arange(0, len(column), 7)
+    for key in (rows, slice(None), rows[-1], np.ones(len(column), bool)):
+        try:
+            column[key]
+        except FileFormatError as error:
+            assert "it was cut while in use" in str(error), error
+        else:
+            raise AssertionError(name)
+try:
+    held["offsets"]
+except FileFormatError as error:
+    print("refused", error)
+"""
+
+
+def test_a_column_that_is_cut_while_it_is_used_is_an_error(
+    own: Own, own_schema: Path, parquet_file: Callable[..., str], tmp_path: Path
+) -> None:
+    """With a map the process is gone, which is the void guard."""
+    path = parquet_file(own(20_000))
+
+    def run(how: str) -> subprocess.CompletedProcess[str]:
+        words = [path, str(tmp_path / "log"), str(own_schema), how]
+        return subprocess.run(
+            [sys.executable, "-c", CUT, *words], check=False, capture_output=True, text=True
+        )
+
+    done = run("read")
+    assert done.returncode == 0, done.stderr
+    assert "refused" in done.stdout
+    assert run("mapped").returncode == -signal.SIGBUS
+
+
+def test_columns_are_indexed_as_arrays_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for, in whatever order, with room for all rows, for few and for fewest."""
+    random = np.random.default_rng(1)
+    for shape, most in (((), 1 << 30), ((), 4096), ((3,), 1), ((3,), 20_000), ((0,), 1)):
+        monkeypatch.setattr(columns, "_KEPT_ROWS", 1)
+        monkeypatch.setattr(columns, "_KEPT", (most, most))
+        writer = columns.ColumnWriter(tmp_path, "some", np.float32, shape)
+        array = random.random((10_007, *shape), np.float32)
+        for part in np.array_split(array, 7):
+            writer.write(part)
+        writer.close()
+        column = writer.read()
+        assert (column.shape, column.dtype, column.ndim) == (array.shape, array.dtype, array.ndim)
+        for number in range(60):
+            near = random.integers(0, 10_007 - 200)
+            keys: list[Any] = [
+                random.integers(-10_007, 10_007, random.integers(0, 400)),
+                near + random.integers(0, 200, 300),
+                random.integers(0, 10_007, (3, 5)),
+                random.random(10_007) < 0.1,
+                slice(*sorted(random.integers(-9_000, 9_000, 2).tolist())),
+                slice(9_000, int(near) // 2, -3),
+                int(random.integers(-10_007, 10_007)),
+                (slice(3, 9), ...),
+                [],
+                [number, -1],
+            ]
+            for key in keys:
+                np.testing.assert_array_equal(column[key], array[key], strict=True)
+        np.testing.assert_array_equal(column, array)
+        np.testing.assert_array_equal(column > 0.5, array > 0.5)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(column))[5:9], array[5:9])
+        for bad in (10_007, [10_007], [-10_008], np.ones(3, bool), [0.5], "x"):
+            with pytest.raises(IndexError):
+                column[bad]
 
 
 # --- memory -----------------------------------------------------------------------------------

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.processes import Started
 
 from virtualtb_fast import cli
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
-from virtualtb_fast.evaluation.cells import Cell, mean_and_interval, run_cells
+from virtualtb_fast.evaluation.cells import Cell, _read, mean_and_interval, run_cells
 from virtualtb_fast.evaluation.reproduce import figure3, table1
 
 DONE: list[int] = []
@@ -51,6 +54,68 @@ def test_cells_are_done_once(tmp_path: Path) -> None:
     (tmp_path / "square-2.json").write_text("{")
     run_cells(tmp_path, [*cells(2), Cell("square-3", square, {"number": 5})])
     assert DONE == [2, 3, 4, 2, 5]
+
+
+def test_a_cell_that_was_altered_is_done_again(tmp_path: Path) -> None:
+    """Every cut and every flip; a reader that compares no digest would take some of the latter."""
+    DONE.clear()
+    (asked,) = cells(12)
+    (expected,) = run_cells(tmp_path, [asked])
+    path = tmp_path / "square-12.json"
+    good = path.read_bytes()
+    parsed = fooled = 0
+    for length in range(len(good)):
+        path.write_bytes(good[:length])
+        assert _read(tmp_path, asked) is None, length
+    for bit in range(8 * len(good)):
+        changed = bytearray(good)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        parsed += _read(tmp_path, asked) == expected
+        try:
+            held = json.loads(bytes(changed))
+        except ValueError:
+            continue
+        # Spaces between the parts are no content.
+        assert _read(tmp_path, asked) in (None, expected), bit
+        fooled += held.get("key") == asked.key and held.get("result") not in (None, expected)
+    assert fooled > 5
+    assert parsed < 5
+    assert DONE == [12]
+    for content in ({"key": asked.key}, {"key": asked.key, "result": [3]}, [asked.key]):
+        path.write_text(json.dumps(content))
+        assert _read(tmp_path, asked) is None
+    # A cell of before there were digests.
+    path.write_text(json.dumps({"key": asked.key, "result": expected}))
+    assert run_cells(tmp_path, [asked]) == [expected]
+    assert DONE == [12]
+    path.write_text(json.dumps({"key": asked.key, "result": None}))
+    assert run_cells(tmp_path, [asked]) == [expected]
+    assert DONE == [12, 12]
+    assert path.read_bytes() == good
+
+
+def test_two_runs_of_one_folder_are_refused(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time\n"
+        "from virtualtb_fast.evaluation.cells import Cell, run_cells\n"
+        "def hold(*_):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+        "run_cells(sys.argv[1], [Cell('slow', dict)], progress=hold)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    with Started(words, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        message = rf"expected no other run at work on it, got one \(process {holder.pid}\)"
+        DONE.clear()
+        with pytest.raises(OutputError, match=message):
+            run_cells(tmp_path, cells(2))
+        assert DONE == []
+        holder.kill()
+    # The lock goes with the process, and with the run.
+    assert run_cells(tmp_path, cells(2)) == run_cells(tmp_path, cells(2)) == [{"square": 4}]
 
 
 def test_what_was_done_before_an_error_stays(tmp_path: Path) -> None:
@@ -93,9 +158,9 @@ def test_table1_in_small_has_its_guard(tmp_path: Path) -> None:
     table = (tmp_path / "table1.md").read_text()
     assert f"{rows['rows']['auc']:.4f}" in table
     # Figure 3 takes what is there.
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
     drawn = figure3(tmp_path, worlds=[0], samplers=["rows"], size=4_000)
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
     assert before == after
     for field in drawn["fields"]:
         assert sum(field["shares"]["real"]) == pytest.approx(1.0)

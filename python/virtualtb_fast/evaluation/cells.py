@@ -2,7 +2,8 @@
 
 A cell is a function and its arguments. A run fills a folder with what is missing, on as many
 processes as asked for, each of which trains on one thread, so that results depend neither on how
-many there are nor on the number of cores; after a kill the same run does the rest.
+many there are nor on the number of cores; after a kill the same run does the rest. A run holds the
+folder, since two at a time would do everything twice.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from virtualtb_fast._training import torch_threads, write_atomically
+from virtualtb_fast._work import hold
 from virtualtb_fast.errors import OutputError
 
 __all__ = ["Cell", "mean_and_interval", "run_cells"]
@@ -65,7 +67,7 @@ def run_cells(
         progress: Called with (the cell that was last begun or done, cells done, cells).
 
     Raises:
-        OutputError: a file cannot be read or written.
+        OutputError: a file cannot be read or written, or another run is at work on the folder.
         VirtualTBError: what a cell raised; the others are done first, if there are workers.
     """
     path = Path(folder)
@@ -73,9 +75,18 @@ def run_cells(
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(error.errno, error.strerror, str(path)) from error
+    lock = hold(path / "lock", path)
+    try:
+        return _run(path, cells, workers, progress or (lambda *_: None))
+    finally:
+        os.close(lock)
+
+
+def _run(
+    path: Path, cells: Sequence[Cell], workers: int, told: Callable[[str, int, int], None]
+) -> list[dict[str, Any]]:
     results = {cell.name: _read(path, cell) for cell in cells}
     missing = [cell for cell in cells if results[cell.name] is None]
-    told = progress or (lambda *_: None)
     done = len(cells) - len(missing)
     if workers <= 1 or len(missing) == 1:
         for number, cell in enumerate(missing):
@@ -144,27 +155,36 @@ def _work_alone(path: Path, cell: Cell) -> dict[str, Any]:
 
 def _work(path: Path, cell: Cell) -> dict[str, Any]:
     result = cell.work(**cell.arguments, **cell.places)
-    text = json.dumps({"key": cell.key, "result": result}, indent=1, allow_nan=False)
+    held = {"key": cell.key, "result": result, "sha256": _digest(result)}
+    text = json.dumps(held, indent=1, allow_nan=False)
     with write_atomically(path / f"{cell.name}.json") as file:
         file.write(text.encode())
-    held: dict[str, Any] = json.loads(text)["result"]
-    return held
+    found: dict[str, Any] = json.loads(text)["result"]
+    return found
+
+
+def _digest(result: Any) -> str:
+    """Of a result, whatever the spaces between its parts."""
+    return hashlib.sha256(json.dumps(result).encode()).hexdigest()
 
 
 def _read(path: Path, cell: Cell) -> dict[str, Any] | None:
     name = path / f"{cell.name}.json"
     try:
-        held = json.loads(name.read_text())
+        held = json.loads(name.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
         raise OutputError(error.errno, error.strerror, str(name)) from error
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(held, dict) or held.get("key") != cell.key:
         return None
-    result: dict[str, Any] = held["result"]
-    return result
+    result = held.get("result")
+    # Cells of before digests were kept have none, and nothing else beside key and result.
+    old = held.keys() == {"key", "result"}
+    whole = isinstance(result, dict) and (old or held.get("sha256") == _digest(result))
+    return result if whole else None
 
 
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

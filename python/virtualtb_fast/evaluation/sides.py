@@ -185,7 +185,7 @@ def blocks_of(log: SessionLog | Prepared) -> Iterator[Block]:
 def _has_hours(log: SessionLog | Prepared) -> bool:
     if isinstance(log, SessionLog):
         return "hour" in log.keys()  # noqa: SIM118 (a log is indexed by column alone)
-    return "hour" in log.meta["bytes"]
+    return "hour" in log.meta["columns"]
 
 
 def halves(log: Prepared, sample: int, seed: int, progress: Any = None) -> tuple[Side, Side]:

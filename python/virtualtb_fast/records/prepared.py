@@ -17,6 +17,8 @@ of a session ends with buy, leave or max_pages, the last where the log does not 
 
 The log is read once. It is written beside its name and renamed, so that a kill leaves no half of
 one; a log that has changed since, another schema or another version of this module make a new one.
+So does a bit that has: ``meta.json`` ends with its own digest and holds those of all columns, which
+are compared before anything is taken up.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ from numpy.typing import NDArray
 
 from virtualtb_fast import _arguments
 from virtualtb_fast.customers.table import Categorical, Numeric, Table
-from virtualtb_fast.errors import InvalidArgumentError, OutputError
+from virtualtb_fast.errors import InvalidArgumentError, OutputError, VirtualTBError
 from virtualtb_fast.records.check import Checked, Progress, Scan, schema_for
-from virtualtb_fast.records.columns import ColumnWriter, open_column
+from virtualtb_fast.records.columns import Column, ColumnWriter
 from virtualtb_fast.records.decode import Rows
 from virtualtb_fast.records.findings import Finding, LogReport
 from virtualtb_fast.records.source import open_source
@@ -46,11 +48,13 @@ from virtualtb_fast.schema import Schema
 
 __all__ = ["Prepared", "prepare"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 _META: Final = "meta.json"
 _BLOCK: Final = 1 << 16
 _SPARE: Final = 64 << 20
 """Bytes of disk that stay free."""
+_TOLD: Final = 64 << 20
+"""Bytes that are compared with their digests between two reports of progress."""
 
 _ROW_COLUMNS: Final = {
     "page": np.int16,
@@ -63,15 +67,24 @@ _ROW_COLUMNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A log in the form that training reads; its columns are maps of files."""
+    """A log in the form that training reads; its columns are files."""
 
     folder: Path
     meta: dict[str, Any]
     """What ``meta.json`` holds."""
 
     def __getitem__(self, name: str) -> Any:
-        """A column, read-only; see the table above."""
-        return open_column(self.folder, name)
+        """A column, read-only; see the table above.
+
+        ``offsets`` is an array in memory; others are `virtualtb_fast.records.columns.Column`, of
+        which the rows that are asked for are read.
+
+        Raises:
+            FileFormatError: the file is missing or damaged.
+            OutputError: the operating system could not read it.
+        """
+        found = _column(self.folder, self.meta, name)
+        return found[:] if name == "offsets" else found
 
     @property
     def schema(self) -> Schema:
@@ -152,9 +165,10 @@ def prepare(
     wanted |= {"log_schema": bound.to_json()}
     if table is not None:
         wanted["given_table"] = hashlib.sha256(table.to_json().encode()).hexdigest()
-    held = _load(path)
-    if held is not None and wanted["source"] is not None and wanted == _origin(held.meta):
-        return held
+    meta = _load(path)
+    known = meta is not None and wanted["source"] is not None and wanted == _origin(meta)
+    if meta is not None and known and _is_whole(path, meta, told):
+        return Prepared(path, meta)
     _require_room_for_a_folder(path)
     scan = Scan(source, bound)
     beside = _beside(path, "writing")
@@ -193,14 +207,49 @@ def _origin(meta: dict[str, Any]) -> dict[str, Any]:
     return {key: meta[key] for key in keys if key in meta}
 
 
-def _load(folder: Path) -> Prepared | None:
-    """What is there, if it is whole."""
+def _load(folder: Path) -> dict[str, Any] | None:
+    """What ``meta.json`` holds, if it is as it was written."""
     try:
-        meta = json.loads((folder / _META).read_text())
-        sizes = {name: (folder / f"{name}.npy").stat().st_size for name in meta["bytes"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        data = (folder / _META).read_bytes()
+        meta: dict[str, Any] = json.loads(data)
+        del meta[_SEAL]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Prepared(folder, meta) if sizes == meta["bytes"] else None
+    return meta if data == _sealed(meta) else None
+
+
+_SEAL: Final = "sha256"
+
+
+def _sealed(meta: dict[str, Any]) -> bytes:
+    """The content of ``meta.json``: its last entry is the digest of the others."""
+    digest = hashlib.sha256(json.dumps(meta).encode()).hexdigest()
+    return json.dumps({**meta, _SEAL: digest}).encode()
+
+
+def _column(folder: Path, meta: dict[str, Any], name: str) -> Column:
+    held = meta["columns"][name]
+    return Column(folder / f"{name}.npy", held["dtype"], held["shape"])
+
+
+def _is_whole(folder: Path, meta: dict[str, Any], told: Progress | None) -> bool:
+    """Whether all columns are as they were written."""
+    done = reported = 0
+    columns = meta["columns"]
+    try:
+        files = {name: _column(folder, meta, name) for name in columns}
+        total = sum(file.nbytes for file in files.values())
+
+        def read(more: int) -> None:
+            nonlocal done, reported
+            done += more
+            if told is not None and done - reported >= _TOLD:
+                reported = done
+                told("checking the prepared log", done, total)
+
+        return all(file.digest(read) == columns[name]["sha256"] for name, file in files.items())
+    except VirtualTBError:
+        return False
 
 
 @contextlib.contextmanager
@@ -326,11 +375,14 @@ class _Writer:
             "longest": scan.statistics.longest,
             "metadata": scan.source.metadata,
             "report": report.to_dict(),
-            "bytes": {name: column.path.stat().st_size for name, column in columns.items()},
+            "columns": {
+                name: {**column.form, "sha256": self._digests[name]}
+                for name, column in columns.items()
+            },
         }
         path = self._folder / _META
-        with open(path, "w") as file:
-            json.dump(meta, file)
+        with open(path, "wb") as file:
+            file.write(_sealed(meta))
             file.flush()
             os.fsync(file.fileno())
         return meta
@@ -356,8 +408,8 @@ class _Writer:
         self, encoder: _Encoder | None, width: int, total: int, progress: Progress | None
     ) -> None:
         """Codes once a session, and once a row."""
-        raw = [open_column(self._folder, name) for name in ("raw_categorical", "raw_numeric")]
-        offsets = open_column(self._folder, "offsets")
+        raw = [self._columns[name].read() for name in ("raw_categorical", "raw_numeric")]
+        offsets = self._columns["offsets"].read()
         sessions, rows = (
             self._column("session_customer", np.uint8, (width,)),
             self._column("customer", np.uint8, (width,)),
