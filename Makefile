@@ -143,6 +143,7 @@ soak: $(VENV)/.test $(VENV)/.built ## Play 10^8 pages in every configuration: on
 soak-kills: $(VENV)/.test $(VENV)/.built ## Kill rollouts 500 times, fail 200 writes, press Ctrl-C 1,000 times
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.reliability.rollouts \
 		--kills 500 --failures 200 --interrupts 1000 --json benches/results/reliability/kills.json
+	$(BIN)/python -m tests.reliability.gaps --json benches/results/reliability/signals.json
 
 soak-forks: $(VENV)/.test $(VENV)/.built ## Fork 500 times while threads are at work
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability.forks \

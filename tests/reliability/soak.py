@@ -12,7 +12,8 @@ Rounds of new seeds are played by every configuration, in a process for each ins
 A round in which two configurations differ is an `AssertionError`. The scalar kernels, which say
 what the others have to give, are some forty times slower and play the first rounds alone. Memory
 is read after every round: it must not grow from the first third of the rounds to the last. The
-rate is in pages a second of CPU time; it is reported, not asserted.
+rate is in pages a second of CPU time; in the long form the last third's must be at least `STEADY`
+of the first's.
 
 Void guards, which must fail in the same run: another seed has another digest in both forms, and a
 process that keeps its logs is found to grow.
@@ -50,6 +51,10 @@ THREADS: Final = (1, 2, 4)
 MODES: Final = ("NextStep", "SameStep", "Disabled")
 GROWTH: Final = 8.0
 """MB by which the median memory of the last third of the rounds may exceed that of the first."""
+STEADY: Final = 0.8
+"""Share of the first rounds' rate that the last rounds keep."""
+LONG: Final = 10_000_000
+"""Pages from which on rates are held to that: short runs on shared machines vary more."""
 HOARD: Final = 2_000_000
 """Pages that the process keeps that is to be found to grow: 30 bytes each, and more."""
 
@@ -153,7 +158,8 @@ def one_round(number: int, pages: int) -> tuple[dict[str, str], int]:
             found["rollout"].add(digest)
             played += count
         for turn, mode in enumerate(MODES):
-            threads = THREADS[(index + turn) % len(THREADS)]
+            # Three rounds play every mode with every number of threads.
+            threads = THREADS[(index + turn + number) % len(THREADS)]
             digest, count = of_envs(
                 seed, lanes, pages // lanes, batch=batch, mode=mode, threads=threads
             )
@@ -208,6 +214,11 @@ def thirds(numbers: list[float]) -> tuple[float, float]:
     return statistics.median(numbers[:third]), statistics.median(numbers[-third:])
 
 
+def steady(pair: tuple[float, float]) -> bool:
+    """Whether the last rounds are about as fast as the first."""
+    return pair[1] >= STEADY * pair[0]
+
+
 def guards(pages: int) -> dict[str, str]:
     """What must differ differs, and what grows is seen to."""
     for form in (
@@ -222,7 +233,13 @@ def guards(pages: int) -> dict[str, str]:
         sizes.append(resident() or math.nan)
     first, last = thirds(sizes)
     assert last - first > GROWTH, f"kept {len(kept)} logs, found {last - first} MB"
-    return {"another seed": "found to differ", "logs kept": "found to grow"}
+    slower = [1e6 / (1 + number / 30) for number in range(30)]
+    assert not steady(thirds(slower)), "a rate that halves is steady"
+    return {
+        "another seed": "found to differ",
+        "logs kept": "found to grow",
+        "a rate that halves": "found to fall",
+    }
 
 
 def main() -> None:
@@ -252,6 +269,8 @@ def main() -> None:
     for isa, (first, last) in memory.items():
         assert last - first <= GROWTH, f"{isa}: memory went from {first} to {last} MB"
     rates = {isa: thirds([line["rate"] for line in found[isa]]) for isa in fast}
+    for isa, pair in rates.items():
+        assert options.pages < LONG or steady(pair), f"{isa}: the rate went from {pair}"
     text = json.dumps(digests, sort_keys=True).encode()
     lines = list(itertools.chain.from_iterable(found.values()))
     report(
@@ -265,6 +284,9 @@ def main() -> None:
             },
             "digest": hashlib.sha256(text).hexdigest(),
             "memory_mb": {isa: [round(one, 1) for one in pair] for isa, pair in memory.items()},
+            "memory_by_round_mb": {
+                isa: [round(line["mb"], 1) for line in found[isa]] for isa in fast
+            },
             "pages_per_cpu_second": {isa: [round(one) for one in rates[isa]] for isa in fast},
             "guards": guards(options.round),
         },
