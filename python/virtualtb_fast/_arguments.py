@@ -5,6 +5,7 @@ Annotations alone stop nobody, and the native module is to get nothing that it c
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Callable
@@ -65,6 +66,35 @@ def real(what: str, value: object) -> float:
         return float(value)
     except OverflowError as error:
         raise InvalidArgumentError(f"{what}: expected a number, got {value!r}") from error
+
+
+def number(
+    what: str, value: object, low: float, high: float = math.inf, *, above: bool = False
+) -> float:
+    """The value as a finite float within bounds, the lower one left out if ``above``."""
+    try:
+        found = real(what, value)
+    except InvalidArgumentError:
+        found = math.nan
+    if not math.isfinite(found) or not low <= found <= high or (above and found == low):
+        beyond = "" if low == -math.inf else f" {'above' if above else 'from'} {low:g}"
+        most = "" if high == math.inf else f", up to {high:g}"
+        raise InvalidArgumentError(f"{what}: expected a finite number{beyond}{most}, got {value!r}")
+    return found
+
+
+def widths(what: str, value: object) -> tuple[int, ...]:
+    """The value, if it is a tuple of how many units each hidden layer has."""
+    if not isinstance(value, tuple):
+        raise InvalidArgumentError(f"{what}: expected a tuple of integers, got {value!r}")
+    return tuple(integer(what, one, 1, 1 << 24) for one in value)
+
+
+def names(what: str, value: object) -> tuple[str, ...]:
+    """The value as a tuple, if it is several texts in order."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise InvalidArgumentError(f"{what}: expected a list of texts, got {value!r}")
+    return tuple(value)
 
 
 def flag(what: str, value: object) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from virtualtb_fast._arguments import effort, integer, one_of
+from virtualtb_fast._training import device
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.records import Prepared
 
@@ -56,7 +57,7 @@ class Settings:
         one_of("responses", self.responses, RESPONSES)
         one_of("leave", self.leave, ("hazard", "once"))
         object.__setattr__(self, "seed", integer("seed", self.seed, 0, 2**64 - 1))
-        object.__setattr__(self, "device", _device(self.device))
+        object.__setattr__(self, "device", device(self.device))
         object.__setattr__(self, "effort", effort(self.effort))
         object.__setattr__(self, "ensemble", integer("ensemble", self.ensemble, 1, MOST_MEMBERS))
         if self.ensemble > 1 and (self.responses not in ("bc", "linear") or self.leave == "once"):
@@ -64,6 +65,26 @@ class Settings:
                 "ensemble: expected 1, or responses='bc' or 'linear' with leave='hazard', got "
                 f"{self.ensemble} with responses={self.responses!r}, leave={self.leave!r}"
             )
+        self._check_configs()
+
+    def _check_configs(self) -> None:
+        """Raises `InvalidArgumentError` for settings of something else than what is fitted."""
+        if self.customers_config is not None:
+            from virtualtb_fast.customers import CONFIGS
+
+            kind, got = CONFIGS[self.customers], type(self.customers_config).__name__
+            if kind is None or not isinstance(self.customers_config, kind):
+                expected = "None" if kind is None else f"a {kind.__name__}"
+                message = f"expected {expected} for {self.customers!r}, got a {got}"
+                raise InvalidArgumentError(f"customers_config: {message}")
+        if self.responses_config is not None:
+            from virtualtb_fast.imitation.cloning import CloningConfig
+            from virtualtb_fast.imitation.mail_config import MailConfig
+
+            if not isinstance(self.responses_config, CloningConfig | MailConfig):
+                expected = "a CloningConfig or a MailConfig"
+                got = f"{self.responses_config!r}"
+                raise InvalidArgumentError(f"responses_config: expected {expected}, got {got}")
 
     def check(self, log: Prepared) -> None:
         """Raises `InvalidArgumentError` if this log cannot be learned from in this way."""
@@ -117,9 +138,6 @@ class Settings:
             mail, cloning = given, given.cloning
         elif isinstance(given, CloningConfig):
             cloning = given
-        elif given is not None:
-            expected = "a CloningConfig or a MailConfig"
-            raise InvalidArgumentError(f"responses_config: expected {expected}, got {given!r}")
         cloning = dataclasses.replace(
             cloning,
             response=self._shape(cloning.response, log),
@@ -159,19 +177,3 @@ def _longest(log: Prepared, most: int | None = None) -> int:
 def fewer(config: Any, name: str, effort: float) -> Any:
     """Settings whose number of steps of that name is multiplied by the effort."""
     return dataclasses.replace(config, **{name: max(1, round(getattr(config, name) * effort))})
-
-
-def _device(value: object) -> str:
-    import torch
-
-    try:
-        device = torch.device(value)  # type: ignore[call-overload]
-    except (RuntimeError, TypeError) as error:
-        raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise InvalidArgumentError(f"device: expected one of {count} GPUs, got {value!r}")
-    elif device.type not in ("cpu", "mps"):
-        raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}")
-    return str(device)

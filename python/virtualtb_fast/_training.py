@@ -16,9 +16,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
-from virtualtb_fast.errors import FileFormatError, OutputError, TrainingDivergedError
+from virtualtb_fast.errors import (
+    FileFormatError,
+    InvalidArgumentError,
+    OutputError,
+    TrainingDivergedError,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +34,12 @@ __all__ = [
     "Keeper",
     "Progress",
     "State",
+    "device",
     "load_adam",
     "pack",
     "pack_adam",
     "require_finite",
+    "require_keeper",
     "torch_threads",
     "unpack",
     "write_atomically",
@@ -60,6 +67,22 @@ class Keeper(Protocol):
     def due(self) -> bool:
         """Whether it is time to."""
         ...
+
+
+Kept = TypeVar("Kept")
+
+
+def require_keeper(value: Kept) -> Kept:
+    """The value, if it can keep a state.
+
+    Raises:
+        InvalidArgumentError: it has not what a `Keeper` has.
+    """
+    methods = ("load", "save", "due")
+    if not all(callable(getattr(value, name, None)) for name in methods):
+        expected = f"an object with {', '.join(methods)}, or None"
+        raise InvalidArgumentError(f"checkpoint: expected {expected}, got {value!r}")
+    return value
 
 
 class Checkpoint:
@@ -256,6 +279,29 @@ def require_finite(stage: str, step: int, **quantities: Any) -> None:
                 quantity=quantity,
                 step=step,
             )
+
+
+def device(value: object) -> str:
+    """The name of a device of torch that there is here.
+
+    Raises:
+        InvalidArgumentError: it is none, or this machine has no such device.
+    """
+    import torch
+
+    try:
+        if not isinstance(value, str | torch.device):
+            raise TypeError(f"a {type(value).__name__}")
+        found = torch.device(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}") from error
+    if found.type == "cuda":
+        count = torch.cuda.device_count()
+        if (found.index or 0) >= count:
+            raise InvalidArgumentError(f"device: expected one of {count} GPUs, got {value!r}")
+    elif found.type != "cpu" and not (found.type == "mps" and torch.backends.mps.is_available()):
+        raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}")
+    return str(found)
 
 
 @contextlib.contextmanager

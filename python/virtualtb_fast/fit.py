@@ -28,7 +28,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from virtualtb_fast._arguments import as_path, flag
+from virtualtb_fast._arguments import as_path, flag, function
 from virtualtb_fast._extras import torch_for
 from virtualtb_fast._fit_settings import (
     CUSTOMERS,
@@ -129,6 +129,8 @@ def fit(
         responses_config,
     )
     paths = [None if path is None else Path(as_path(path)) for path in (out, engine)]
+    progress = function("progress", progress)
+    tensorboard = None if tensorboard is None else as_path(tensorboard)
     resume, keep_work = flag("resume", resume), flag("keep_work", keep_work)
     _refuse_existing(paths, settings.ensemble, flag("overwrite", overwrite))
     with tempfile.TemporaryDirectory(prefix="virtualtb-fit-") as spare:

@@ -7,9 +7,12 @@ beside what they are about.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from tests.reliability.bad_customers import customer_calls
 from tests.reliability.bad_envs import environment_calls
 from tests.reliability.bad_kit import (
     CODES,
@@ -31,18 +34,20 @@ from tests.reliability.bad_kit import (
     WEIGHTS,
     Bad,
     Call,
+    Kit,
     Made,
     actions,
     in_folder,
 )
 from tests.reliability.bad_records import record_calls
 from tests.reliability.bad_schema import schema_calls
+from tests.reliability.bad_training import training_calls
 from tests.reliability.cases import CONFIG, SCHEMA
 
 import virtualtb_fast as vtb
 from virtualtb_fast.logs import read_log
 from virtualtb_fast.policies import Policy
-from virtualtb_fast.schema import Config
+from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA, Config
 
 
 def calls() -> Iterator[Call]:
@@ -56,7 +61,7 @@ def calls() -> Iterator[Call]:
     yield Call(
         "import_published",
         lambda kit: vtb.import_published,
-        lambda kit: {},
+        published,
         {"directory": [*NO_PATH, *FILES]},
         needs="torch",
     )
@@ -375,6 +380,11 @@ def calls() -> Iterator[Call]:
         {"column": ["click", "", None, 3, b"clicks", ["clicks"], slice(3), {}, "items", Bad()]},
     )  # fmt: skip
     yield Call(
+        "Rollout.__getitem__", lambda kit: kit.rollout.__getitem__,
+        lambda kit: {"column": "clicks"},
+        {"column": ["click", "", None, 3, b"clicks", ["clicks"], slice(3), {}, "items", Bad()]},
+    )  # fmt: skip
+    yield Call(
         "SessionLog.observations", lambda kit: kit.log.observations, lambda kit: {},
         {"rows": [None, 3, "rows", 2.5, slice("a"), slice(0.5), b"x", Bad()]},
     )  # fmt: skip
@@ -385,15 +395,28 @@ def calls() -> Iterator[Call]:
          "overwrite": [None, 3, "yes", Bad()]},
     )  # fmt: skip
     yield from environment_calls()
-    yield Call(
-        "fit", lambda kit: vtb.fit, lambda kit: {},
-        {"logs": [None, 3, b"x", "", "none.parquet", [], {}, *FILES, in_folder("items.vtbcat"),
-                  Bad()]},
-        needs="pyarrow",
-    )  # fmt: skip
 
 
-CALLS = [*calls(), *schema_calls(), *record_calls()]
+def published(kit: Kit) -> dict[str, Any]:
+    """Files of the published kind, of random weights."""
+    torch = importlib.import_module("torch")
+    folder, random = kit.folder / "published.new", np.random.default_rng(5)
+    folder.mkdir(exist_ok=True)
+    for model in ("generator", "action", "leave"):
+        held = {
+            name.removeprefix(f"{model}."): torch.from_numpy(
+                random.normal(0, 0.1, shape).astype(np.float32)
+            )
+            for name, shape in V0_CONFIG.shapes(V0_SCHEMA).items()
+            if name.startswith(f"{model}.")
+        }
+        torch.save(held, folder / f"{model}_model.pt")
+    return {"directory": folder}
+
+
+CALLS = [
+    *calls(), *schema_calls(), *record_calls(), *customer_calls(), *training_calls(),
+]  # fmt: skip
 BAD = [
     (call, name, value) for call in CALLS for name, values in call.bad.items() for value in values
 ]

@@ -55,7 +55,8 @@ class Kit:
         )
         self.numbered = vtb.Catalog.build(self.attributes, ids=range(100, 160))
         self.log_path = folder / "log.parquet"
-        self.log = vtb.rollout(self.simulator, sessions=20, seed=1, out=self.log_path).log
+        self.rollout = vtb.rollout(self.simulator, sessions=20, seed=1, out=self.log_path)
+        self.log = self.rollout.log
         self.policy = Policy.constant(np.zeros(6))
         width = SCHEMA.observation_width
         self.layer = (np.zeros((6, width), np.float32), np.zeros(6, np.float32))

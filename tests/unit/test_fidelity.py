@@ -331,7 +331,7 @@ def test_what_does_not_fit_is_refused(
         fidelity(few, exact)
     with pytest.raises(InvalidArgumentError, match="expected that of the log, seed 0"):
         fidelity(log, exact, store=GroundTruthStore(1 << 32), judged=50)
-    with pytest.raises(InvalidArgumentError, match="baselines: expected gan-sd"):
+    with pytest.raises(InvalidArgumentError, match="baselines: expected one of gan-sd"):
         fidelity(log, exact, baselines=["best"], judged=50)
     with pytest.raises(OutputError, match="missing"):
         fidelity(tmp_path / "missing.parquet", exact)

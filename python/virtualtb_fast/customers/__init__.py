@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from virtualtb_fast.customers.autoregressive import AutoregressiveConfig, fit_autoregressive
 from virtualtb_fast.customers.baselines import (
@@ -25,6 +26,7 @@ from virtualtb_fast.customers.latent_class import LatentClassConfig, fit_latent_
 from virtualtb_fast.customers.sampler import CustomerSampler
 
 __all__ = [
+    "CONFIGS",
     "FITS",
     "PRESETS",
     "AutoregressiveConfig",
@@ -57,3 +59,13 @@ FITS: Mapping[str, Callable[..., CustomerSampler]] = {
     "rows": fit_bootstrap,
 }
 """Fits by name: ``lca`` is the latent-class mixture, ``ar`` the autoregressive sampler."""
+
+CONFIGS: Mapping[str, type[Any] | None] = {
+    **dict.fromkeys(FITS, GanConfig),
+    "gmm": GmmConfig,
+    "lca": LatentClassConfig,
+    "ar": AutoregressiveConfig,
+    "independent": None,
+    "rows": None,
+}
+"""What the settings of each fit are, by its name; None where it has none."""

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast import _arguments as arguments
+from virtualtb_fast._training import require_keeper
 from virtualtb_fast.customers import _tables as tables
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.schema import Field
@@ -83,10 +85,11 @@ class Run:
         Raises:
             InvalidArgumentError: that state is of other data, settings or another function.
         """
-        self.what, self.steps, self.first = what, steps, 0
+        self.what, self.steps, self.first = arguments.text("what", what), steps, 0
         self.history: dict[str, list[float]] = {"step": []}
         self._identity = json.dumps({"fitted_by": what, **identity}, sort_keys=True)
-        self._progress, self._checkpoint = progress, checkpoint
+        self._progress = arguments.function("progress", progress)
+        self._checkpoint = None if checkpoint is None else require_keeper(checkpoint)
         self._good: State | None = None
         self._cpu, self._spent = time.process_time(), 0.0
         state = None if checkpoint is None else checkpoint.load()
@@ -193,6 +196,6 @@ def identity(
         "rows": len(codes),
         "data": tables.digest(codes),
         "fields": [[field.name, field.size] for field in fields],
-        "seed": int(seed),
+        "seed": arguments.seed(seed),
         "config": asdict(config),
     }

@@ -54,10 +54,13 @@ def check_customers(codes: ArrayLike, fields: Sequence[Field], least: int = 2) -
         InvalidArgumentError: another shape or dtype, or a code out of range; the message names the
             first such row and field.
     """
-    known = tuple(fields)
+    known = tuple(fields) if isinstance(fields, list | tuple) else ()
     if not known or not all(isinstance(field, Field) for field in known):
         raise InvalidArgumentError(f"fields: expected one Field or more, got {fields!r}")
-    table = codes if isinstance(codes, np.ndarray) else np.asarray(codes)
+    if len({field.name for field in known}) < len(known):
+        got = [field.name for field in known]
+        raise InvalidArgumentError(f"fields: expected different names, got {got}")
+    table = codes if isinstance(codes, np.ndarray) else arguments.array("codes", codes)
     if table.ndim != 2 or table.shape[1] != len(known) or len(table) < least:
         expected = f"shape (n, {len(known)}) with n at least {least}"
         raise InvalidArgumentError(f"codes: expected {expected}, got {table.shape}")

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast import _arguments as arguments
 from virtualtb_fast._extras import torch_for
+from virtualtb_fast._training import device as checked_device
 from virtualtb_fast._training import torch_threads
 from virtualtb_fast.customers import _run as running
 from virtualtb_fast.customers import _tables as tables
+from virtualtb_fast.customers._config_checks import check_autoregressive
 from virtualtb_fast.customers.sampler import CustomerSampler
-from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.schema import Customers, Field
 
 __all__ = ["AutoregressiveConfig", "fit_autoregressive"]
@@ -59,12 +61,7 @@ class AutoregressiveConfig:
     """Threads of torch. Another number gives another, equally good, result."""
 
     def __post_init__(self) -> None:
-        numbers = (self.hidden, self.steps, self.batch, self.patience, self.num_threads)
-        if any(type(one) is not int or one < 1 for one in numbers):
-            message = "expected positive integers for hidden, steps, batch, patience, num_threads"
-            raise InvalidArgumentError(f"config: {message}, got {self}")
-        if not 0 < self.held_out < 1:
-            raise InvalidArgumentError(f"held_out: expected a share, got {self.held_out!r}")
+        check_autoregressive(self)
 
 
 _JUDGED = 100
@@ -262,11 +259,12 @@ def fit_autoregressive(
         MissingExtraError: PyTorch is not installed.
         TrainingDivergedError: a loss or weight is not finite; the last good state is kept in it.
     """
-    config = config or AutoregressiveConfig()
+    config = AutoregressiveConfig() if config is None else config
+    config = arguments.instance("config", config, AutoregressiveConfig)
     table = tables.check_customers(codes, fields)
-    torch_for(what)
+    torch_for(arguments.text("what", what))
     with torch_threads(config.num_threads):
-        trainer = _Trainer(table, fields, seed, config, device)
+        trainer = _Trainer(table, fields, seed, config, checked_device(device))
         run = running.Run(
             what,
             config.steps,

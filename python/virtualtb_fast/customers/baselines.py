@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast import _arguments as arguments
 from virtualtb_fast._extras import sklearn_for
 from virtualtb_fast.customers import _run as running
 from virtualtb_fast.customers import _tables as tables
+from virtualtb_fast.customers._config_checks import check_gmm
 from virtualtb_fast.customers.gan_sd import GanConfig, fit_gan_sd
 from virtualtb_fast.customers.sampler import CustomerSampler, mixture
 from virtualtb_fast.errors import InvalidArgumentError
@@ -73,9 +75,17 @@ class GmmConfig:
     rows: int = 200_000
     """Customers that are looked at: of more, so many are drawn."""
 
+    def __post_init__(self) -> None:
+        check_gmm(self)
+
 
 def fit_independent(
-    codes: ArrayLike, fields: Sequence[Field], *, seed: int = 0, **_: Any
+    codes: ArrayLike,
+    fields: Sequence[Field],
+    *,
+    seed: int = 0,
+    progress: running.Progress | None = None,
+    checkpoint: running.Checkpoint | None = None,
 ) -> CustomerSampler:
     """Fields drawn independently of one another, each by its logged shares.
 
@@ -83,6 +93,8 @@ def fit_independent(
         codes: Category codes of the customers, integers (n, F), n at least 2.
         fields: The F fields.
         seed: Not needed: every fit takes one.
+        progress: Not called: there are no steps.
+        checkpoint: Not needed either.
 
     Returns:
         A sampler of kind ``mixture`` with one component.
@@ -91,12 +103,19 @@ def fit_independent(
         InvalidArgumentError: a table that makes no fit.
     """
     table = tables.check_customers(codes, fields)
+    _check_unused(seed, progress)
     report = {"fitted_by": "fit_independent", "rows": len(table), "data": tables.digest(table)}
     return mixture(fields, np.ones(1), tables.marginals(table, fields)[None], report)
 
 
 def fit_bootstrap(
-    codes: ArrayLike, fields: Sequence[Field], *, seed: int = 0, rows: int = 200_000, **_: Any
+    codes: ArrayLike,
+    fields: Sequence[Field],
+    *,
+    seed: int = 0,
+    rows: int = 200_000,
+    progress: running.Progress | None = None,
+    checkpoint: running.Checkpoint | None = None,
 ) -> CustomerSampler:
     """Logged customers, drawn with replacement: nobody new ever comes.
 
@@ -104,7 +123,9 @@ def fit_bootstrap(
         codes: Category codes of the customers, integers (n, F), n at least 2.
         fields: The F fields.
         seed: Of what is kept of a larger table.
-        rows: Most customers that are kept, as they make the size of the simulator's file.
+        rows: Most customers that are kept, 2 or more: they make the size of the simulator's file.
+        progress: Not called: there are no steps.
+        checkpoint: Not needed.
 
     Returns:
         A sampler of kind ``rows``.
@@ -113,6 +134,8 @@ def fit_bootstrap(
         InvalidArgumentError: a table that makes no fit.
     """
     table = tables.check_customers(codes, fields)
+    _check_unused(seed, progress)
+    rows = arguments.integer("rows", rows, 2)
     random = np.random.default_rng(tables.hashed_seed(seed, "bootstrap"))
     kept = table
     if len(table) > rows:
@@ -129,7 +152,8 @@ def fit_gmm(
     *,
     seed: int = 0,
     config: GmmConfig | None = None,
-    **_: Any,
+    progress: running.Progress | None = None,
+    checkpoint: running.Checkpoint | None = None,
 ) -> CustomerSampler:
     """A Gaussian mixture over one-hot rows; a draw's category is each block's largest number.
 
@@ -141,6 +165,8 @@ def fit_gmm(
         fields: The F fields.
         seed: Of the beginning.
         config: Settings.
+        progress: Not called: scikit-learn makes all steps at once.
+        checkpoint: Not needed.
 
     Returns:
         A sampler of kind ``mixture``.
@@ -149,7 +175,8 @@ def fit_gmm(
         InvalidArgumentError: a table that makes no fit, or has fewer rows than components.
         MissingExtraError: scikit-learn is not installed.
     """
-    config = config or GmmConfig()
+    config = arguments.instance("config", GmmConfig() if config is None else config, GmmConfig)
+    _check_unused(seed, progress)
     table = tables.check_customers(codes, fields)
     if len(table) < config.components:
         expected = f"at least {config.components} rows, one a component"
@@ -185,6 +212,12 @@ def fit_gmm(
         "log_likelihood": float(model.lower_bound_),
     }
     return mixture(fields, model.weights_ / model.weights_.sum(), columns, report)
+
+
+def _check_unused(seed: int, progress: running.Progress | None) -> None:
+    """What these fits do not need is refused all the same where it is no good."""
+    arguments.seed(seed)
+    arguments.function("progress", progress)
 
 
 def largest(means: NDArray[np.float64], deviations: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast import _arguments as arguments
 from virtualtb_fast.customers._column_checks import check_categorical, check_numeric
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.schema import Field
@@ -84,8 +85,18 @@ class Categorical:
             InvalidArgumentError: no values, the same twice, one that is no category, or counts that
                 do not fit.
         """
+        if not isinstance(cast(object, values), Iterable):
+            got = type(values).__name__
+            raise InvalidArgumentError(f"column {name!r}: expected several values, got a {got}")
+        what = f"column {name!r}: "
+        missing, rare = (
+            arguments.integer(f"{what}missing", missing),
+            arguments.integer(f"{what}rare", rare),
+        )
+        largest = arguments.integer(f"{what}largest", largest, 2, _LARGEST)
         known = [plain(name, value) for value in values]
-        numbers = np.asarray(counts, np.float64)
+        numbers = arguments.array(f"{what}counts", counts)
+        numbers = numbers.astype(np.float64) if numbers.dtype.kind in "iuf" else np.empty((0, 0))
         if not known or len(set(map(key, known))) != len(known):
             expected = "different values, at least one"
             raise InvalidArgumentError(f"column {name!r}: expected {expected}, got {known[:8]!r}")
@@ -220,12 +231,15 @@ class Numeric:
         Raises:
             InvalidArgumentError: no numbers, some that are not finite, or a wrong number of bins.
         """
-        numbers = np.sort(np.asarray(sample, np.float64).ravel())
+        what = f"column {name!r}: "
+        array = arguments.array(f"{what}sample", sample)
+        missing_share = arguments.number(f"{what}missing_share", missing_share, 0, 1)
+        bins = arguments.integer(f"{what}bins", bins, 2, _LARGEST - 1)
+        good = array.dtype.kind in "iufb"
+        numbers = np.sort((array if good else np.empty(0)).astype(np.float64).ravel())
         if not len(numbers) or not np.isfinite(numbers).all():
             expected = "finite numbers, at least one"
             raise InvalidArgumentError(f"column {name!r}: expected {expected}, got {sample!r}")
-        if isinstance(bins, bool) or not 2 <= bins <= _LARGEST - 1:
-            raise InvalidArgumentError(f"column {name!r}: expected 2 to 255 bins, got {bins!r}")
         values, counts = np.unique(numbers, return_counts=True)
         if len(values) <= bins:
             frequent = np.ones(len(values), bool)
@@ -344,7 +358,7 @@ def key(value: Value) -> tuple[str, Any]:
 def as_column(name: str, values: ArrayLike) -> NDArray[Any]:
     """One column as an array of texts, numbers, truth values or objects, masked ones as None."""
     mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
-    array = np.asarray(values)
+    array = arguments.array(f"column {name!r}", values)
     if array.ndim != 1:
         got = f"shape {array.shape}"
         raise InvalidArgumentError(f"column {name!r}: expected one dimension, got {got}")
@@ -359,7 +373,12 @@ def as_column(name: str, values: ArrayLike) -> NDArray[Any]:
 
 def is_missing(array: NDArray[Any], given: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Where a column has no value: where it is said, and at None, NaN and pandas' NA."""
-    gone = np.zeros(len(array), bool) if given is None else np.asarray(given, bool).copy()
+    gone = np.zeros(len(array), bool)
+    if given is not None:
+        gone = arguments.array("missing", given).copy()
+        if gone.shape != array.shape or gone.dtype != np.bool_:
+            expected, got = f"bool of shape {array.shape}", f"{gone.dtype} of shape {gone.shape}"
+            raise InvalidArgumentError(f"missing: expected {expected}, got {got}")
     if array.dtype.kind == "f":
         gone |= np.isnan(array)
     elif array.dtype == object:
@@ -384,7 +403,7 @@ def as_numbers(name: str, array: NDArray[Any], gone: NDArray[np.bool_]) -> NDArr
     for row in np.flatnonzero(~gone):
         try:
             out[row] = float(array[row])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             what = f"column {name!r}, row {row}"
             raise InvalidArgumentError(f"{what}: expected a number, got {array[row]!r}") from None
     return out
@@ -407,6 +426,6 @@ def _with_missing(
 ) -> NDArray[np.uint8]:
     if gone.any() and not column.missing:
         row = int(np.flatnonzero(gone)[0])
-        expected = "a value, as all had that it was made from"
+        expected = "a value, as all had that it was made from, got none"
         raise InvalidArgumentError(f"column {column.name!r}, row {row}: expected {expected}")
     return np.where(gone, column.field.size - 1, codes).astype(np.uint8)

@@ -31,10 +31,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast import _arguments as arguments
 from virtualtb_fast._extras import torch_for
+from virtualtb_fast._training import device as checked_device
 from virtualtb_fast._training import torch_threads
 from virtualtb_fast.customers import _run as running
 from virtualtb_fast.customers import _tables as tables
+from virtualtb_fast.customers._config_checks import check_gan
 from virtualtb_fast.customers._gan_losses import (
     adversarial_loss,
     discriminator_loss,
@@ -61,16 +64,6 @@ Tensor = Any
 
 SLOPE = 0.01
 """Of the generator's leaky ReLU, as in the published networks."""
-
-
-def _at_least(name: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise InvalidArgumentError(f"{name}: expected an integer from {low} on, got {value!r}")
-
-
-def _one_of(name: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        raise InvalidArgumentError(f"{name}: expected {', '.join(known)}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +131,7 @@ class GanConfig:
     """Threads of torch. Another number gives another, equally good, result."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "discriminator_batch", "latent", "num_threads"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("generator_updates", self.generator_updates, 1)
-        _at_least("discriminator_updates", self.discriminator_updates, 1)
-        if self.batch < 2 and self.estimator == "reinforce":
-            raise InvalidArgumentError("batch: expected 2 or more for reinforce, got 1")
-        _one_of("adversary", self.adversary, ("non-saturating", "linear", "wasserstein"))
-        _one_of("estimator", self.estimator, ("st_gumbel", "soft", "reinforce"))
+        check_gan(self)
 
 
 PRESETS: Mapping[str, GanConfig] = {
@@ -408,12 +394,12 @@ def fit_gan_sd(
         TrainingDivergedError: a loss or weight is not finite; the last good state is kept in it.
     """
     if isinstance(config, str):
-        _one_of("config", config, tuple(PRESETS))
-        config = PRESETS[config]
+        config = PRESETS[arguments.one_of("config", config, tuple(PRESETS))]
+    config = arguments.instance("config", config, GanConfig)
     table = tables.check_customers(codes, fields)
-    torch_for(what)
+    torch_for(arguments.text("what", what))
     with torch_threads(config.num_threads):
-        trainer = _Trainer(table, fields, seed, config, device)
+        trainer = _Trainer(table, fields, seed, config, checked_device(device))
         run = running.Run(
             what,
             config.steps,

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast import _arguments as arguments
 from virtualtb_fast.customers import _run as running
 from virtualtb_fast.customers import _tables as tables
+from virtualtb_fast.customers._config_checks import check_latent_class
 from virtualtb_fast.customers.sampler import CustomerSampler, mixture, mixture_log_density
-from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.schema import Field
 
 __all__ = ["LatentClassConfig", "fit_latent_class"]
@@ -47,12 +48,7 @@ class LatentClassConfig:
     """Customers on which the number of classes is tried; a fifth is held out."""
 
     def __post_init__(self) -> None:
-        numbers = (self.starts, self.start_iterations, self.iterations, *self.choices)
-        if self.components is not None:
-            numbers = (*numbers, self.components)
-        if not self.choices or any(type(one) is not int or one < 1 for one in numbers):
-            message = "expected positive integers for classes, starts and iterations"
-            raise InvalidArgumentError(f"config: {message}, got {self}")
+        check_latent_class(self)
 
 
 @dataclass(slots=True)
@@ -89,7 +85,8 @@ def fit_latent_class(
         InvalidArgumentError: a table or settings that make no fit; a state of another run.
         TrainingDivergedError: a figure is not finite; the last good state is kept in it.
     """
-    config = config or LatentClassConfig()
+    config = LatentClassConfig() if config is None else config
+    config = arguments.instance("config", config, LatentClassConfig)
     table = tables.check_customers(codes, fields)
     run = running.Run(
         what,

@@ -53,13 +53,21 @@ class CustomerSampler:
     """How it was fitted: settings, seed, digest of the data, losses, processor time."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fields", tuple(self.fields))
+        fields = self.fields
+        if not isinstance(fields, list | tuple) or not all(isinstance(f, Field) for f in fields):
+            raise InvalidArgumentError(f"fields: expected one Field or more, got {fields!r}")
+        object.__setattr__(self, "fields", tuple(fields))
+        arguments.instance("config", self.config, Customers)
+        arguments.real("slope", self.slope)
+        for name in ("tensors", "report"):
+            _require_mapping(name, getattr(self, name))
         # Made now rather than at the first draw: it checks everything.
         _ = self._native
 
     @classmethod
     def of(cls, simulator: Simulator) -> CustomerSampler:
         """The customers of a simulator."""
+        arguments.instance("simulator", simulator, Simulator)
         models = ("generator.", "customers.")
         tensors = {
             name: array for name, array in simulator.tensors().items() if name.startswith(models)
@@ -71,7 +79,10 @@ class CustomerSampler:
     @functools.cached_property
     def _native(self) -> _core.Customers:
         fields = json.dumps([{"name": one.name, "size": one.size} for one in self.fields])
-        tensors = {name: np.ascontiguousarray(array) for name, array in self.tensors.items()}
+        tensors = {
+            arguments.text("tensors", name): np.ascontiguousarray(arguments.array(name, array))
+            for name, array in self.tensors.items()
+        }
         return _core.Customers.from_tensors(fields, self.config.to_json(), self.slope, tensors)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,7 +118,7 @@ class CustomerSampler:
         """
         count, first = arguments.integer("count", count), arguments.integer("first", first)
         seed, num_threads = arguments.seed(seed), arguments.threads(num_threads)
-        if not given:
+        if given is None or _require_mapping("given", given) == {}:
             return self._native.sample(seed, first, count, num_threads)
         if first:
             raise InvalidArgumentError(f"first: expected 0 with a condition, got {first}")
@@ -188,6 +199,7 @@ class CustomerSampler:
         Raises:
             InvalidArgumentError: a sampler of kind ``rows`` or ``autoregressive``.
         """
+        count = arguments.integer("count", count)
         random = np.random.default_rng(tables.hashed_seed(seed, "noise"))
         tensors = self.tensors
         if self.config.kind == "mixture":
@@ -237,14 +249,13 @@ class CustomerSampler:
         """Field numbers and categories of a condition."""
         names = [one.name for one in self.fields]
         condition = {}
+        _require_mapping("given", values)
         for name, code in values.items():
             if name not in names:
                 raise InvalidArgumentError(f"given: expected a field out of {names}, got {name!r}")
             size = self.fields[names.index(name)].size
-            if not isinstance(code, int | np.integer) or not 0 <= code < size:
-                expected = f"a category of 0 to {size - 1}"
-                raise InvalidArgumentError(f"given: {name!r}: expected {expected}, got {code!r}")
-            condition[names.index(name)] = int(code)
+            what = f"given: a category of {name!r}"
+            condition[names.index(name)] = arguments.integer(what, code, 0, size - 1)
         return condition
 
     def _rejection(
@@ -270,6 +281,13 @@ class CustomerSampler:
                     f"got {found} in {drawn}"
                 )
         return np.concatenate(kept)[:count] if kept else np.empty((0, len(self.fields)), np.uint8)
+
+
+def _require_mapping(what: str, value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        got = type(value).__name__
+        raise InvalidArgumentError(f"{what}: expected a mapping by name, got a {got}")
+    return value
 
 
 def mixture(

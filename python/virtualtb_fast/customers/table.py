@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from virtualtb_fast import _arguments as arguments
 from virtualtb_fast.customers.columns import (
     Categorical,
     Column,
@@ -43,6 +44,16 @@ class Table:
 
     columns: tuple[Column, ...]
     """In the order of the codes' columns."""
+
+    def __post_init__(self) -> None:
+        columns: object = self.columns
+        good = isinstance(columns, tuple) and len(columns) > 0
+        if not good or not all(isinstance(one, Categorical | Numeric) for one in self.columns):
+            expected = "a tuple of one Categorical or Numeric or more"
+            raise InvalidArgumentError(f"table: expected {expected}, got {columns!r}")
+        names = [column.name for column in self.columns]
+        if len(set(names)) < len(names):
+            raise InvalidArgumentError(f"table: expected different names, got {names}")
 
     @classmethod
     def of(
@@ -68,6 +79,11 @@ class Table:
             InvalidArgumentError: no columns, different lengths, a name that is not there, or a
                 column without a single value.
         """
+        bins = arguments.integer("bins", bins, 2, 255)
+        largest = arguments.integer("largest", largest, 3, 256)
+        categorical = arguments.names("categorical", categorical)
+        numeric = arguments.names("numeric", numeric)
+        _require_table(data)
         arrays = {str(name): as_column(str(name), data[name]) for name in data}
         lengths = {len(array) for array in arrays.values()}
         if len(lengths) != 1 or lengths == {0}:
@@ -83,7 +99,9 @@ class Table:
             gone = is_missing(array, None)
             present = array[~gone]
             if not len(present):
-                raise InvalidArgumentError(f"column {name!r}: expected a value, all are missing")
+                raise InvalidArgumentError(
+                    f"column {name!r}: expected a value, got none: all are missing"
+                )
             many = name in numeric
             if name not in categorical and not many and array.dtype.kind in "iuf":
                 many = len(np.unique(present)) > bins
@@ -112,10 +130,15 @@ class Table:
 
     def encode(self, data: Mapping[str, ArrayLike]) -> NDArray[np.uint8]:
         """Codes (n, F), uint8, of columns by name; raises as the columns' ``encode`` does."""
+        _require_table(data)
         lacking = [column.name for column in self.columns if column.name not in data]
         if lacking:
             raise InvalidArgumentError(f"table: expected columns {lacking}, got {list(data)}")
-        return np.column_stack([column.encode(data[column.name]) for column in self.columns])
+        codes = [column.encode(data[column.name]) for column in self.columns]
+        if len({len(one) for one in codes}) > 1:
+            got = {column.name: len(one) for column, one in zip(self.columns, codes, strict=True)}
+            raise InvalidArgumentError(f"table: expected columns of one length, got {got}")
+        return np.column_stack(codes)
 
     def decode(self, codes: NDArray[np.uint8], seed: int = 0) -> dict[str, NDArray[Any]]:
         """Columns by name of codes (n, F), drawn by a seed where a code stands for many values.
@@ -123,14 +146,14 @@ class Table:
         Raises:
             InvalidArgumentError: codes of another shape, or out of range.
         """
-        array = np.asarray(codes)
+        array = arguments.array("codes", codes)
         sizes = np.array([field.size for field in self.fields])
         good = array.ndim == 2 and array.shape[1] == len(sizes) and array.dtype.kind in "iu"
         if not good or not ((array >= 0) & (array < sizes)).all():
             expected = f"integers (n, {len(sizes)}) below {sizes.tolist()}"
             got = f"{array.dtype} of shape {array.shape}"
             raise InvalidArgumentError(f"codes: expected {expected}, got {got}")
-        random = np.random.default_rng(seed)
+        random = np.random.default_rng(arguments.seed(seed))
         return {
             column.name: column.decode(array[:, number], random)
             for number, column in enumerate(self.columns)
@@ -148,6 +171,8 @@ class Table:
             for one in json.loads(text):
                 kind = one.pop("kind")
                 if kind == "numeric":
+                    if not isinstance(one["edges"], list):
+                        raise TypeError(f"edges of a {type(one['edges']).__name__}")
                     one["edges"] = tuple(tuple(edge) for edge in one["edges"])
                 parts = {
                     name: tuple(part) if isinstance(part, list) else part
@@ -158,3 +183,10 @@ class Table:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             message = f"expected what Table.to_json gives, got {type(error).__name__}: {error}"
             raise InvalidArgumentError(f"table: {message}") from error
+
+
+def _require_table(data: Any) -> None:
+    """Raises `InvalidArgumentError` unless it is a mapping, or has columns as a DataFrame does."""
+    if not isinstance(data, Mapping) and not hasattr(data, "columns"):
+        expected = "arrays by name, or a DataFrame"
+        raise InvalidArgumentError(f"table: expected {expected}, got a {type(data).__name__}")

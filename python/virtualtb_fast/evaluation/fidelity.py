@@ -28,10 +28,11 @@ from typing import Any, Final
 import numpy as np
 
 from virtualtb_fast import __version__
-from virtualtb_fast._arguments import integer
+from virtualtb_fast._arguments import as_path, function, instance, integer, names, one_of, threads
 from virtualtb_fast._extras import sklearn_for
+from virtualtb_fast.customers import FITS
 from virtualtb_fast.customers.table import Table
-from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.comparisons import (
     Told,
     compare_customers,
@@ -111,19 +112,39 @@ def fidelity(
         InvalidArgumentError: a simulator of other customers, actions or feedback than the log; a
             log of fewer than 40 sessions; a store that the log is not from.
         FileFormatError: no Parquet file, no schema, no simulator.
+        OutputError: ``work`` is no folder, or the system refused.
         MissingExtraError: pyarrow or scikit-learn is not installed.
     """
-    told: Told = progress or (lambda *_: None)
+    told: Told = (lambda *_: None) if progress is None else progress
     seed = integer("seed", seed, 0, 2**64 - 1)
     sample, judged = integer("sample", sample, 20, 10**7), integer("judged", judged, 20, 10**7)
+    num_threads = threads(num_threads)
+    function("progress", progress)
+    if sessions is not None:
+        sessions = integer("sessions", sessions, 1)
+    if store is not None:
+        instance("store", store, GroundTruthStore)
+    if not isinstance(hourly, list | tuple) or len(hourly) not in (0, SLICES):
+        got = len(hourly) if isinstance(hourly, list | tuple) else repr(hourly)
+        raise InvalidArgumentError(f"hourly: expected {SLICES} simulators, got {got}")
+    for one in hourly:
+        instance("hourly", one, Simulator)
+    baselines = [one_of("baselines", one, tuple(FITS)) for one in names("baselines", baselines)]
+    if policy is not None:
+        policy = (
+            Policy.parse(policy) if isinstance(policy, str) else instance("policy", policy, Policy)
+        )
+    if work is not None and not Path(work := Path(as_path(work))).is_dir():
+        raise OutputError(f"{work}: expected a folder, got none")
     player = load_simulator(simulator)
     sklearn_for("a fidelity report", "ensemble")
     with tempfile.TemporaryDirectory(prefix="virtualtb-fidelity-", dir=work) as spare:
         log = _prepared(real, player, schema, Path(spare) / "log", told)
-        _check(log, player)
+        for one in (player, *hourly):
+            _check(log, one)
         half, fresh = halves(log, sample, seed, told)
         policy, how = _policy(log, player, policy, told)
-        many = min(half.sessions, 200_000) if sessions is None else integer("sessions", sessions, 1)
+        many = min(half.sessions, 200_000) if sessions is None else sessions
         played = play(player, policy, many, sample, seed, num_threads, told)
         sides = {"real": half, "fresh": fresh, "simulator": played}
         labels = [_labels(log, number) for number in range(len(log.schema.customer))]
@@ -188,10 +209,10 @@ def _check(log: Prepared, simulator: Simulator) -> None:
 
 
 def _policy(
-    log: Prepared, simulator: Simulator, given: Policy | str | None, told: Told
+    log: Prepared, simulator: Simulator, given: Policy | None, told: Told
 ) -> tuple[Policy, str]:
     if given is not None:
-        return (Policy.parse(given) if isinstance(given, str) else given), "given"
+        return given, "given"
     known = logged_policy(log.meta["metadata"], log.schema)
     if known is not None:
         return known, "that of the log"
@@ -239,8 +260,6 @@ def _hours(
     seed: int,
     num_threads: int | None,
 ) -> dict[str, Any] | None:
-    if len(hourly) not in (0, SLICES):
-        raise InvalidArgumentError(f"hourly: expected {SLICES} simulators, got {len(hourly)}")
     if not sides["real"].by_slice[0].all():
         return None
     simulated = np.full(SLICES, sides["simulator"].answers / sides["simulator"].pages)

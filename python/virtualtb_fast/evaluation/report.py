@@ -16,11 +16,11 @@ import string
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from virtualtb_fast._arguments import as_path
+from virtualtb_fast._arguments import as_path, flag, function
 from virtualtb_fast._training import write_atomically
-from virtualtb_fast.errors import FileFormatError, OutputError
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.fidelity import FORMAT, VERSION
 from virtualtb_fast.evaluation.figures import FIGURES, image, needs_matplotlib, overview
 
@@ -32,6 +32,12 @@ _PAIRS: Final = 300
 """Pairs of fields that the page has the figures of: those of 24 fields."""
 
 Found = Mapping[str, Any]
+
+_PARTS: Final = (
+    *("about", "checks", "customers", "features", "fields", "hours", "lengths", "pages"),
+    *("rate", "sides", "truth", "verdict"),
+)
+"""What the page and its figures are made of."""
 
 _SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "positions": (
@@ -86,7 +92,7 @@ def require_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> P
         OutputError: it holds a report already and ``overwrite`` is false, it is a file, or the
             system refused.
     """
-    folder = Path(as_path(out))
+    folder, overwrite = Path(as_path(out)), flag("overwrite", overwrite)
     if (folder / JSON_NAME).exists() and not overwrite:
         raise OutputError(f"{folder}: expected no report there, got one (overwrite=True?)")
     try:
@@ -120,10 +126,12 @@ def write_report(
     Raises:
         MissingExtraError: matplotlib is not installed.
         OutputError: there is a report already, or the system refused.
+        InvalidArgumentError: ``found`` is nothing that `fidelity` returned.
     """
+    function("progress", progress)
+    text = _text_of(found)
     needs_matplotlib()
     folder = require_folder(out, overwrite=overwrite)
-    text = json.dumps(found, indent=1, allow_nan=False)
     # Figures are drawn from what a reader of the file gets, to the last digit.
     held = json.loads(text)
     written, names = [], figures_of(held)
@@ -138,6 +146,21 @@ def write_report(
     written.append(_write(folder / PAGE_NAME, page(held, drawn).encode()))
     written.append(_write(folder / JSON_NAME, text.encode()))
     return written
+
+
+def _text_of(found: Found) -> str:
+    """A report as JSON, if it is one."""
+    if not isinstance(cast(object, found), Mapping) or found.get("format") != FORMAT:
+        got = type(found).__name__
+        raise InvalidArgumentError(f"found: expected what fidelity returned, got a {got}")
+    lacking = [name for name in _PARTS if name not in found]
+    if lacking:
+        expected = "what fidelity returned"
+        raise InvalidArgumentError(f"found: expected {expected}, got one without {lacking}")
+    try:
+        return json.dumps(found, indent=1, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"found: expected what JSON can hold, got {error}") from error
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:

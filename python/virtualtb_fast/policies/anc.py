@@ -44,7 +44,7 @@ def usual_norm(actions: NDArray[np.floating], *, quantile: float = 0.9) -> float
         InvalidArgumentError: no actions, not finite ones, or ones that are mostly zero.
     """
     share = _arguments.real("quantile", quantile)
-    array = np.asarray(actions)
+    array = _arguments.array("actions", actions)
     good = array.ndim == 2 and array.size > 0 and array.dtype.kind in "iuf"
     if not good or not np.isfinite(array).all():
         got = f"{array.dtype} of shape {array.shape}"
@@ -53,7 +53,9 @@ def usual_norm(actions: NDArray[np.floating], *, quantile: float = 0.9) -> float
         raise InvalidArgumentError(f"quantile: expected one within (0, 1), got {quantile!r}")
     mu = float(np.quantile(np.linalg.norm(array.astype(np.float64), axis=1), share))
     if mu == 0.0:
-        raise InvalidArgumentError(f"actions: expected a norm above 0 at the quantile {share}")
+        raise InvalidArgumentError(
+            f"actions: expected a norm above 0 at the quantile {share}, got 0"
+        )
     return mu
 
 
@@ -70,7 +72,7 @@ def norm_constraint(mu: float, rho: float = 1.0, form: Form = "scaled") -> tuple
     Raises:
         InvalidArgumentError: numbers out of range, another form.
     """
-    if form not in ("scaled", "paper"):
+    if not isinstance(form, str) or form not in ("scaled", "paper"):
         raise InvalidArgumentError(f"form: expected 'scaled' or 'paper', got {form!r}")
     free, strength = _arguments.real("mu", mu), _arguments.real("rho", rho)
     if not (math.isfinite(free) and math.isfinite(strength) and free > 0 <= strength):

@@ -39,6 +39,7 @@ from virtualtb_fast._training import (
     pack,
     pack_adam,
     require_finite,
+    require_keeper,
     torch_threads,
     unpack,
 )
@@ -52,6 +53,9 @@ from virtualtb_fast.simulator import Simulator
 from virtualtb_fast.store import GroundTruthStore
 
 __all__ = ["TrainConfig", "Trained", "train"]
+
+
+_REWARDS = ("expected", "buy", "clicks", "deals", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +103,21 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("iterations", "least", "lanes", "steps", "value_epochs", "value_batch"):
             _arguments.integer(name, getattr(self, name), 1, 2**31)
-        shares = (self.gamma, self.lam, self.fisher_share)
-        good = all(0 <= share <= 1 for share in shares) and self.fisher_share > 0
-        good = good and self.noise > 0 and self.value_rate > 0 and (self.plateau or 0.0) >= 0
-        if not good:
-            raise InvalidArgumentError(f"training: expected positive settings, got {self}")
+        for name in ("gamma", "lam", "fisher_share"):
+            above = name == "fisher_share"
+            _arguments.number(name, getattr(self, name), 0, 1, above=above)
+        for name in ("noise", "value_rate"):
+            _arguments.number(name, getattr(self, name), 0, above=True)
+        _arguments.number("rho", self.rho, 0)
+        if self.plateau is not None:
+            _arguments.number("plateau", self.plateau, 0)
+        if self.constraint is not None:
+            _arguments.one_of("constraint", self.constraint, ("scaled", "paper"))
+        if self.reward is not None:
+            _arguments.one_of("reward", self.reward, _REWARDS)
+        _arguments.widths("hidden", self.hidden)
+        _arguments.instance("step", self.step, trpo.TrpoConfig)
+        _arguments.threads(self.num_threads)
 
 
 @dataclass(frozen=True)
@@ -273,9 +287,11 @@ def train(
     if not isinstance(cast(object, place), Simulator | GroundTruthStore):
         expected = "a Simulator or a GroundTruthStore"
         raise InvalidArgumentError(f"place: expected {expected}, got {type(place).__name__}")
+    _arguments.instance("config", config, TrainConfig)
+    _arguments.function("progress", progress)
     began, cpu = time.perf_counter(), time.process_time()
     training = _Training(place, mu, config, _arguments.seed(seed))
-    held = None if checkpoint is None else checkpoint.load()
+    held = None if checkpoint is None else require_keeper(checkpoint).load()
     if held is not None:
         training.restore(held)
     good = training.state()

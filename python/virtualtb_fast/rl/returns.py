@@ -8,6 +8,7 @@ one, or is taken as truncated. Nothing flows from one session into another.
 
 from __future__ import annotations
 
+from virtualtb_fast import _arguments
 from virtualtb_fast._torch import Tensor, torch
 from virtualtb_fast.errors import InvalidArgumentError
 
@@ -26,7 +27,7 @@ def discounted(rewards: Tensor, ended: Tensor, gamma: float) -> Tensor:
         (T,), of the dtype of the rewards.
     """
     _check(rewards, ended, ended)
-    return _backward(rewards, ended, gamma)
+    return _backward(rewards, ended, _arguments.number("gamma", gamma, 0, 1))
 
 
 def advantages(
@@ -58,6 +59,10 @@ def advantages(
         Advantages (T,) and lambda-returns ``A + V`` (T,).
     """
     _check(rewards, terminated, truncated)
+    gamma = _arguments.number("gamma", gamma, 0, 1)
+    lam = _arguments.number("lam", lam, 0, 1)
+    for name, value in (("values", values), ("next_values", next_values)):
+        _arguments.instance(name, value, Tensor)
     if not rewards.shape == values.shape == next_values.shape:
         got = f"{tuple(values.shape)} and {tuple(next_values.shape)}"
         raise InvalidArgumentError(f"values: expected shape {tuple(rewards.shape)}, got {got}")
@@ -76,6 +81,8 @@ def _backward(terms: Tensor, ended: Tensor, factor: float) -> Tensor:
 
 
 def _check(rewards: Tensor, one: Tensor, other: Tensor) -> None:
+    for name, value in (("rewards", rewards), ("ends", one), ("ends", other)):
+        _arguments.instance(name, value, Tensor)
     good = rewards.ndim == 1 and rewards.is_floating_point()
     good = good and one.shape == rewards.shape == other.shape
     if not good or one.dtype != torch.bool or other.dtype != torch.bool:

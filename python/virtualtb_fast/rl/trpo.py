@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from virtualtb_fast import _arguments
 from virtualtb_fast._torch import Tensor, torch
 from virtualtb_fast.networks import Distribution
 
@@ -61,6 +62,14 @@ class TrpoConfig:
     """Factor of a backtrack."""
     backtracks: int = 10
     """Step lengths tried."""
+
+    def __post_init__(self) -> None:
+        _arguments.number("delta", self.delta, 0, above=True)
+        for name in ("tolerance", "damping"):
+            _arguments.number(name, getattr(self, name), 0)
+        _arguments.number("shrink", self.shrink, 0, 1, above=True)
+        for name in ("iterations", "backtracks"):
+            _arguments.integer(name, getattr(self, name), 1, 2**31)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""What the settings of fits must be, before anything is computed with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from virtualtb_fast._arguments import integer, names, number, one_of, widths
+from virtualtb_fast.errors import InvalidArgumentError
+
+__all__ = ["check_autoregressive", "check_gan", "check_gmm", "check_latent_class"]
+
+_MOST = 2**31
+
+
+def check_gan(config: Any) -> None:
+    """Raises `InvalidArgumentError` unless a `GanConfig` can be fitted with."""
+    _counts(
+        config,
+        *("steps", "batch", "discriminator_batch", "latent", "num_threads"),
+        *("generator_updates", "discriminator_updates"),
+    )
+    _numbers(config, "alpha", "alpha_end", "beta", "adversarial", "r1", "gradient_penalty")
+    _numbers(config, "rate", "discriminator_rate", above=True)
+    _numbers(config, "pair_memory", "rate_end", "real_label", "average", high=1)
+    for name in ("hidden", "discriminator_hidden"):
+        widths(name, getattr(config, name))
+    for name, high in (("temperature", _MOST), ("betas", 1)):
+        pair = getattr(config, name)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise InvalidArgumentError(f"{name}: expected two numbers, got {pair!r}")
+        for one in pair:
+            number(name, one, 0, high, above=name == "temperature")
+    if 1 in config.betas:
+        raise InvalidArgumentError(f"betas: expected numbers below 1, got {config.betas!r}")
+    if config.clip is not None:
+        number("clip", config.clip, 0, above=True)
+    if config.attributes is not None:
+        names("attributes", config.attributes)
+    if isinstance(config.pairs, str):
+        one_of("pairs", config.pairs, ("none", "all"))
+    elif not isinstance(config.pairs, tuple) or any(
+        len(names("pairs", pair)) != 2 for pair in config.pairs
+    ):
+        expected = "'none', 'all' or pairs of names"
+        raise InvalidArgumentError(f"pairs: expected {expected}, got {config.pairs!r}")
+    one_of("adversary", config.adversary, ("non-saturating", "linear", "wasserstein"))
+    one_of("estimator", config.estimator, ("st_gumbel", "soft", "reinforce"))
+    if config.batch < 2 and config.estimator == "reinforce":
+        raise InvalidArgumentError("batch: expected 2 or more for reinforce, got 1")
+
+
+def check_autoregressive(config: Any) -> None:
+    """Raises `InvalidArgumentError` unless an `AutoregressiveConfig` can be fitted with."""
+    _counts(config, "hidden", "steps", "batch", "patience", "num_threads")
+    _numbers(config, "rate", above=True)
+    _numbers(config, "decay")
+    _numbers(config, "rate_end", "average", high=1)
+    share = number("held_out", config.held_out, 0, 1, above=True)
+    if share == 1:
+        raise InvalidArgumentError(f"held_out: expected a share below 1, got {share!r}")
+
+
+def check_latent_class(config: Any) -> None:
+    """Raises `InvalidArgumentError` unless a `LatentClassConfig` can be fitted with."""
+    _counts(config, "starts", "start_iterations", "iterations", "rows", "trial_rows")
+    if config.components is not None:
+        _counts(config, "components")
+    if not isinstance(config.choices, tuple) or not config.choices:
+        expected = "a tuple of one integer or more"
+        raise InvalidArgumentError(f"choices: expected {expected}, got {config.choices!r}")
+    for one in config.choices:
+        integer("choices", one, 1, _MOST)
+    number("tolerance", config.tolerance, -_MOST)
+    _numbers(config, "prior")
+
+
+def check_gmm(config: Any) -> None:
+    """Raises `InvalidArgumentError` unless a `GmmConfig` can be fitted with."""
+    _counts(config, "components", "iterations", "rows")
+    _numbers(config, "regularisation")
+
+
+def _counts(config: Any, *which: str) -> None:
+    for name in which:
+        integer(name, getattr(config, name), 1, _MOST)
+
+
+def _numbers(config: Any, *which: str, high: float = float("inf"), above: bool = False) -> None:
+    for name in which:
+        number(name, getattr(config, name), 0, high, above=above)
