@@ -34,7 +34,7 @@ def judged(found: dict[str, Any]) -> None:
     assert abs(found["action_effect"]["action_blind"]) < 0.05
     # Nat a page beyond an oracle who knows the archetype.
     assert found["excess_likelihood"]["learned"] <= 0.007 < found["excess_likelihood"]["constant"]
-    # R2P under the logger; the guard's customers are those that were learned, a little keener to buy.
+    # R2P under the logger; the guard's customers are those that were learned, a bit keener to buy.
     r2p = found["r2p"]["logger"]
     assert abs(r2p["simulator"] - r2p["truth"]) <= 0.002 < abs(r2p["biased"] - r2p["truth"])
     # Total variation of sessions, under the logged and under a shifted policy.
