@@ -106,6 +106,8 @@ tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, 
 		--json benches/results/learned/fits.json
 	$(BIN)/python -m benches.fits scale --pages 1000000 10000000 --work target/tables/fits \
 		--json benches/results/learned/fits.json
+	rm -f benches/results/learned/cartpole.json
+	$(BIN)/python -m benches.cartpole --json benches/results/learned/cartpole.json
 	$(BIN)/python tools/readme_tables.py
 
 bench-kernels: ## Measure every kernel against its naive version

@@ -26,6 +26,7 @@ NAMES = {
     "logger": "*the random engine again*",
     "blind": "*guard: trained blind*",
     "guard": "*guards: trivially wrong*",
+    "feature_blind": "*guard: a table of answers by page*",
 }
 
 
@@ -73,9 +74,38 @@ def responses(found: Mapping[str, Any]) -> str:
             "Effect: correlation of learned with true differences of buy logits between logged "
             "actions; sessions: total variation of length and end by query, under the logger and "
             "one standard deviation off; AUC: of a fresh discriminator; length: of generated "
-            "sessions over real ones.",
+            f"sessions over real ones. {_under_shifted(found['cells'])}",
         ]
     )
+
+
+def _under_shifted(cells: Sequence[Mapping[str, Any]], aim: float = 0.06) -> str:
+    """Where the guard that knows no features comes as close as what was learned."""
+    shifted: dict[int, list[float]] = {}
+    blind = {}
+    for cell in cells:
+        held = cell["distance"]["shifted"]
+        shifted.setdefault(cell["world"], []).append(held["distance"])
+        blind[cell["world"]] = held["feature_blind"]
+    within = [world for world, distance in blind.items() if distance <= aim]
+    if not within:
+        return ""
+    closer = [world for world in blind if blind[world] < max(shifted[world])]
+    text = (
+        f"Under shifted actions the table that knows the page alone is within the aim in "
+        f"{len(within)} of {len(blind)} worlds ({_listed(within)})"
+    )
+    if closer:
+        text += f", and in {_listed(closer)} closer to the truth than some of what was learned"
+    return (
+        f"{text}: that column says nothing about features there, only that answers to actions "
+        "never logged are not far off. The guards' row has constant answers in it, which are not "
+        "within the aim in any world."
+    )
+
+
+def _listed(worlds: Sequence[int]) -> str:
+    return " and ".join(map(str, worlds))
 
 
 def drift(found: Mapping[str, Any]) -> str:

@@ -25,11 +25,17 @@ def test_responses_in_small(tmp_path: Path) -> None:
     )
     rows = {name: {key: mean for key, (mean, _) in row.items()}
             for name, row in found["rows"].items()}  # fmt: skip
-    assert list(rows) == ["linear", "mail", "guard", "fresh"]
+    assert list(rows) == ["linear", "mail", "guard", "feature_blind", "fresh"]
     assert rows["guard"]["effect"] == 0.0
+    # The same table that does not know the customer, under both policies.
+    assert rows["feature_blind"]["distance"] == rows["guard"]["distance"]
+    assert rows["feature_blind"]["shifted"] < rows["guard"]["shifted"]
     (linear, _) = found["cells"]
     assert rows["linear"]["excess"] == linear["excess_likelihood"]["learned"]
     assert rows["guard"]["excess"] == linear["excess_likelihood"]["constant"]
+    # Customers who buy, or leave, more than those that were learned.
+    assert rows["guard"]["logger"] > rows["linear"]["logger"] + 0.002
+    assert rows["guard"]["length"] < rows["linear"]["length"] - 0.05
     # One iteration from random weights teaches nothing of actions.
     assert abs(rows["mail"]["effect"]) < 0.2
     table = (tmp_path / "responses.md").read_text()

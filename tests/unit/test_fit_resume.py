@@ -45,6 +45,7 @@ def progress(now, done, total, figures):
     global seen
     seen += now == stage
     if seen > after:
+        print(done, total, flush=True)
         os.kill(os.getpid(), how)
 
 vtb.fit(sys.argv[1], out=sys.argv[2], progress=progress, **pickle.loads(bytes.fromhex(sys.argv[6])))
@@ -64,9 +65,14 @@ def undisturbed(log: str) -> vtb.Simulator:
 
 
 def killed(
-    log: str, out: Path, stage: str, after: int, how: int = signal.SIGKILL, **more: Any
+    log: str,
+    out: Path,
+    stage: str,
+    after: int,
+    how: int = signal.SIGKILL,
+    settings: dict[str, Any] = SETTINGS,
 ) -> subprocess.CompletedProcess[str]:
-    words = [log, str(out), stage, str(after), str(int(how)), pickle.dumps(SETTINGS | more).hex()]
+    words = [log, str(out), stage, str(after), str(int(how)), pickle.dumps(settings).hex()]
     return subprocess.run(
         [sys.executable, "-c", KILLED, *words], check=False, capture_output=True, text=True
     )
@@ -118,6 +124,59 @@ def test_a_kill_at_any_stage_changes_nothing(
         assert not np.array_equal(
             other.tensors()["action.0.weight"], fitted.tensors()["action.0.weight"]
         )
+
+
+# Forms of a fit that have stages of their own, with the training that is killed half way.
+FORMS: dict[str, tuple[str, list[str], str, dict[str, Any]]] = {
+    "customers by GAN-SD": (
+        "customers",
+        [],
+        "generator.0.weight",
+        {"customers": "gan-sd", "responses": "bc", "effort": 0.01, "seed": 3},
+    ),
+    "length at the start": (
+        "leave",
+        ["customers", "responses", "engine"],
+        "leave.0.weight",
+        {"customers": "ar", "responses": "bc", "leave": "once", "effort": 0.3, "seed": 3},
+    ),
+    "another member": (
+        "responses 2",
+        ["customers", "responses", "engine"],
+        "action.0.weight",
+        {"customers": "ar", "responses": "bc", "ensemble": 2, "effort": 0.3, "seed": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_kill_half_way_changes_nothing_in_other_forms(
+    log: str, tmp_path: Path, form: str
+) -> None:
+    stage, before, tensor, settings = FORMS[form]
+    names = ["fit.safetensors"]
+    if "ensemble" in settings:
+        names.append("fit.2.safetensors")
+    out, whole = tmp_path / "killed" / names[0], tmp_path / "whole" / names[0]
+    for path in (out, whole):
+        path.parent.mkdir()
+    done = killed(log, out, stage, 1, settings=settings)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    step, steps = map(int, done.stdout.split())
+    assert 0 < step < steps
+    assert not out.exists()
+    vtb.fit(log, out=whole, **settings)
+    fitted = vtb.fit(log, out=out, **settings)
+    assert sorted(os.listdir(out.parent)) == sorted(names)
+    for name in names:
+        one, other = (vtb.load_simulator(path.with_name(name)) for path in (out, whole))
+        assert_same(one, other)
+    resumed = [name for name, held in stages(fitted).items() if held["resumed"]]
+    assert sorted(resumed) == sorted([*before, stage])
+    # The void guard: what the stage learned is another with another seed.
+    vtb.fit(log, out=whole, overwrite=True, **{**settings, "seed": 4})
+    here, there = (vtb.load_simulator(path.with_name(names[-1])) for path in (out, whole))
+    assert not np.array_equal(here.tensors()[tensor], there.tensors()[tensor])
 
 
 def test_kill_after_kill(log: str, tmp_path: Path, undisturbed: vtb.Simulator) -> None:

@@ -151,6 +151,9 @@ def test_table1_in_small_has_its_guard(tmp_path: Path) -> None:
     assert rows["independent"]["ratio_pair"] == 1.0
     assert rows["rows"]["ratio_pair"] < 0.6
     assert rows["independent"]["auc"] > 0.7 > 0.58 > rows["fresh"]["auc"]
+    # Copies of logged customers look right in every way but this.
+    (copies,) = (cell for cell in found["cells"] if cell["sampler"] == "rows")
+    assert copies["novel_unique"] == 0.0
     assert {path.name for path in tmp_path.iterdir()} == {
         "cells", "table1.json", "table1.md", "table1.png",
     }  # fmt: skip

@@ -15,7 +15,9 @@ in public reproductions:
 
 Single fields alone leave the joint structure to the discriminator. The default's V holds all pairs
 of fields as well: E_z[p_f(z) p_g(z)'] is the exact marginal of a pair, since fields are independent
-given z. This pair term does most of the work; the discriminator adds what is beyond pairs.
+given z. This pair term does most of the work, the discriminator what is beyond pairs: on a world
+for tuning the fit without it is as close in pairs, and leaves .25 in place of .14 of the excess
+cross-entropy that independent fields have.
 
 The reading order is that of the algorithm: settings, networks, losses, loop.
 """

@@ -72,9 +72,10 @@ def responses(
     Returns:
         What ``responses.json`` holds: ``rows`` by method with (mean, half of its 95 % interval) of
         every figure of `virtualtb_fast.evaluation.responses`; ``guard`` has what something wrong
-        gets (blind to actions; constant answers; a table that is blind to features, under shifted
-        actions one of constant answers; customers with independent fields; an engine that was not
-        trained), ``fresh`` other sessions of the store.
+        gets (blind to actions; constant answers; customers biased to buy, or to leave; a table that
+        is blind to features, under shifted actions one of constant answers; customers with
+        independent fields; an engine that was not trained), ``feature_blind`` the distances of
+        that table under either policy, ``fresh`` those of other sessions of the store.
 
     Raises:
         InvalidArgumentError: an unknown method, or too few sessions.
@@ -105,12 +106,17 @@ def responses(
     }
     first = [cell for cell in cells if cell["method"] == methods[0]]
     rows["guard"] = row([_guards(cell) for cell in first], list(_TITLES))
+    rows["feature_blind"] = row([_feature_blind(cell) for cell in first], list(_TITLES))
     rows["fresh"] = row([_fresh(cell) for cell in first], list(_TITLES))
     found = {"format": "virtualtb_fast.responses", **about(worlds, **given), "rows": rows}
     found["cells"] = cells
     drawn = ("effect", "excess", "distance", "auc")
     return finish(Path(out), "responses", found, markdown(rows, _TITLES), lambda held: (
-        figures.table_bars(held["rows"], {key: _TITLES[key] for key in drawn})
+        figures.table_bars(
+            # Of what is drawn, the guards' row has the same.
+            {name: held["rows"][name] for name in rows if name != "feature_blind"},
+            {key: _TITLES[key] for key in drawn},
+        )
     ))  # fmt: skip
 
 
@@ -130,13 +136,27 @@ def _figures(cell: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _guards(cell: Mapping[str, Any]) -> dict[str, float]:
-    return {
+    found = {
         "effect": cell["action_effect"]["action_blind"],
         "excess": cell["excess_likelihood"]["constant"],
         "distance": cell["distance"]["logger"]["feature_blind"],
         "shifted": cell["distance"]["shifted"]["constant"],
         "auc": cell["telling_apart"]["independent_fields"],
         "engine": cell["engine"]["untrained"],
+    }
+    # Cells of earlier versions have no biased customers.
+    logger = cell["r2p"]["logger"]
+    if "biased" in logger:
+        found["logger"] = logger["biased"] - logger["truth"]
+    if "biased_ratio" in cell["length"]:
+        found["length"] = cell["length"]["biased_ratio"]
+    return found
+
+
+def _feature_blind(cell: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        "distance": cell["distance"]["logger"]["feature_blind"],
+        "shifted": cell["distance"]["shifted"]["feature_blind"],
     }
 
 
