@@ -233,7 +233,7 @@ def reports() -> Iterator[Call]:
             "store": [3, "store", 7, {}, Made(lambda kit: kit.simulator, "<a simulator>"), Bad()],
             "hourly": [None, 3, "twelve", [1] * 12, Made(lambda kit: [kit.simulator], "<one>"),
                        Made(lambda kit: [kit.simulator] * 12, "<another shop's>"), Bad()],
-            "baselines": [None, 3, "lca", ["none such"], [3], {}, Bad()],
+            "baselines": [3, "lca", ["none such"], [3], {}, Bad()],
             "sessions": [0, *[value for value in NO_COUNT if value is not None]],
             "sample": [19, 10**8, *NO_COUNT],
             "judged": [19, 10**8, *NO_COUNT],

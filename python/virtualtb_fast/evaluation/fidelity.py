@@ -129,7 +129,8 @@ def fidelity(
         raise InvalidArgumentError(f"hourly: expected {SLICES} simulators, got {got}")
     for one in hourly:
         instance("hourly", one, Simulator)
-    baselines = [one_of("baselines", one, tuple(FITS)) for one in names("baselines", baselines)]
+    if baselines is not None:
+        baselines = [one_of("baselines", one, tuple(FITS)) for one in names("baselines", baselines)]
     if policy is not None:
         policy = (
             Policy.parse(policy) if isinstance(policy, str) else instance("policy", policy, Policy)
