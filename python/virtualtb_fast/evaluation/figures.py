@@ -118,7 +118,7 @@ def marginals(found: Found, *, without: tuple[str, ...] = ()) -> Any:
         axes.locator_params(axis="y", nbins=4)
         _categories(axes, field)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(5, len(labels)),
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(2 * columns, len(labels)),
                   frameon=False, fontsize=9, labelcolor=INK)  # fmt: skip
     return figure
 
@@ -420,5 +420,6 @@ def _called(name: str) -> str:
         "lca": "latent classes",
         "ar": "autoregressive",
         "rows": "bootstrap",
+        "published": "released generator",
     }
     return words.get(name, name)
