@@ -119,8 +119,8 @@ def real(found: Mapping[str, Any]) -> str:
             f"data set ({counted['train']:,}; {_seeds(counted)}). Intervals are over splits. Fresh "
             "real customers are the floor, the independent sampler is the void guard; of the "
             "published counts the fields are independent by construction, so there it is the "
-            "truth. Pairs are shares of what independent fields miss, and on KuaiRand much of that "
-            f"is counting: the {large['generated']['fresh']:,} fresh customers, held against as "
+            "truth. Pairs are shares of what independent fields miss, and on KuaiRand much of "
+            f"that, as of field KL, is counting: the {large['generated']['fresh']:,} fresh customers, held against as "
             f"many, get {floor:.2f}; the training customers drawn again, as many as samplers draw, "
             "are the floor there (a classifier knows them by their repeats).",
         ]
