@@ -120,9 +120,10 @@ def real(found: Mapping[str, Any]) -> str:
             "real customers are the floor, the independent sampler is the void guard; of the "
             "published counts the fields are independent by construction, so there it is the "
             "truth. Pairs are shares of what independent fields miss, and on KuaiRand much of "
-            f"that, as of field KL, is counting: the {large['generated']['fresh']:,} fresh customers, held against as "
-            f"many, get {floor:.2f}; the training customers drawn again, as many as samplers draw, "
-            "are the floor there (a classifier knows them by their repeats).",
+            "that, as of field KL, is counting: the "
+            f"{large['generated']['fresh']:,} fresh customers, held against as many, get "
+            f"{floor:.2f}; the training customers drawn again, as many as samplers draw, are the "
+            "floor there (a classifier knows them by their repeats).",
         ]
     )
 
