@@ -97,11 +97,21 @@ tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, 
 	@[ -d "$(PUBLISHED)" ] || { echo "expected PUBLISHED=folder of the published networks" >&2; exit 1; }
 	@mkdir -p benches/results/learned
 	for name in $(TABLES); do \
-		customers=$$([ $$name = figure5 ] && echo "--customers lca"); \
-		$(BIN)/virtualtb-fast report $$name $$customers --out target/tables/$$name && \
-		cp target/tables/$$name/$$name.json target/tables/$$name/$$name.png \
-			benches/results/learned/ || exit 1; \
+		out=target/tables/$$name; set --; \
+		case $$name in \
+			table1) set -- --published "$(PUBLISHED)";; \
+			figure3) out=target/tables/table1;; \
+			figure5) set -- --customers lca;; \
+		esac; \
+		$(BIN)/virtualtb-fast report $$name "$$@" --out $$out && \
+		cp $$out/$$name.json $$out/$$name.png benches/results/learned/ || exit 1; \
 	done
+	if [ -d "$(VIRTUALTB_DATA)/kuairand_pure" ]; then \
+		$(BIN)/python -m virtualtb_fast.evaluation.customer_table target/tables/real \
+			--real "$(VIRTUALTB_DATA)" --samplers fresh gan-sd gmm independent lca rows && \
+		$(BIN)/python -m benches.customers --cells target/tables/real \
+			--json benches/results/learned/real.json || exit 1; \
+	else echo "real customers were left out: expected kuairand_pure in VIRTUALTB_DATA" >&2; fi
 	$(BIN)/python -m benches.fits published --published "$(PUBLISHED)" --work target/tables/fits \
 		--json benches/results/learned/fits.json
 	$(BIN)/python -m benches.fits scale --pages 1000000 10000000 --work target/tables/fits \

@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 
 import virtualtb_fast as vtb
 from virtualtb_fast._training import write_atomically
-from virtualtb_fast.evaluation.machine import machine
 from virtualtb_fast.evaluation.report import read_report
+from virtualtb_fast.evaluation.reproduce.parts import origin
 
 COMMAND = [sys.executable, "-c", "import sys, virtualtb_fast.cli as c; sys.exit(c.main())"]
 SCALES = ("random", "gaussian:0.3", "gaussian:0.1", "gaussian:0.03", "zero")
@@ -182,15 +182,17 @@ def main() -> None:
     held: dict[str, Any] = {}
     if options.json and options.json.exists():
         held = json.loads(options.json.read_text())
-    held["machine"] = machine()
+    made = origin()
+    held |= made
     if options.kind == "published":
-        held["published"] = published(options.published, options.work, options.run)
+        found = published(options.published, options.work, options.run)
+        held["published"] = {**found, "commit": made["commit"]}
         if options.json:
             keep_page(options.work / "report", options.json.parent)
     else:
         for pages in options.pages:
             found = scale(pages, options.work, options.run)
-            held.setdefault("scale", {})[str(pages)] = found
+            held.setdefault("scale", {})[str(pages)] = {**found, "commit": made["commit"]}
             print(f"{pages:,} pages: {found['seconds']:.0f} s", flush=True)
             keep(options.json, held)
     keep(options.json, held)

@@ -241,6 +241,8 @@ def main() -> None:
         new = fill(new, block, of(held(name)))
     for block, of, name in (
         ("customers", readme_learned.customers, "table1"),
+        ("fields", readme_learned.fields, "figure3"),
+        ("real", readme_learned.real, "real"),
         ("responses", readme_learned.responses, "responses"),
         ("drift", readme_learned.drift, "table2"),
         ("fits", readme_learned.fits, "fits"),

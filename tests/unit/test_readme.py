@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -54,6 +55,45 @@ def test_runs_that_failed_are_not_told_as_if_they_had_passed(
     bad = (f"{files - 1:,} of {files:,} files", ": 3 failures", ": 1 findings, no suppressions")
     assert [words for words in bad if words not in told(found)] == []
     assert [words for words in good if words in told(found)] == []
+
+
+def learned() -> ModuleType:
+    """The script that README's tables of what was learned are written by."""
+    place = ROOT / "tools" / "readme_learned.py"
+    spec = importlib.util.spec_from_file_location("readme_learned", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_fields_says_when_it_proves_nothing() -> None:
+    def found(independent: float) -> dict[str, object]:
+        worst = {"fresh": 0.0, "gan-sd": 0.002, "gmm": 0.03, "independent": independent}
+        rows = {name: {"a": [kl, 0.0], "b": [kl / 2, 0.0]} for name, kl in worst.items()}
+        back = {name: {"a": [9 * kl, 0.0], "b": [kl, 0.0]} for name, kl in worst.items()}
+        names = [{"name": "a"}, {"name": "b"}]
+        return {"worlds": [100, 101], "fields": names, "rows": rows, "rows_back": back}
+
+    text = learned().fields(found(0.001))
+    assert "| `a` | 0.0000 / 0.0000 | 0.0020 / 0.0180 | 0.0300 / 0.2700 | 0.0010 / 0.0090 |" in text
+    assert "would call them perfect" in text
+    assert "would call them perfect" not in learned().fields(found(0.003))
+
+
+def test_seeds_that_are_missing_are_named() -> None:
+    row = {"seeds": [100, 101], "auc": [0.9, 0.01], "ratio_pair": [1.0, 0.0]}
+    row["field_kl"] = [0.01, 0.0]
+    tables = {
+        name: {"fields": 3, "train": 4_000, "generated": {"fresh": 500}}
+        | {"rows": {"fresh": row, "gan-sd": {**row, "seeds": seeds}}}
+        for name, seeds in (("kuairand", [101]), ("virtualtb-counts", [100, 101]))
+    }
+    text = learned().real({"tables": tables})
+    assert "4,000 to fit to; seeds 100 to 101, but GAN-SD 101)" in text
+    assert "(4,000; seeds 100 to 101)" in text
+    assert "| *fresh real customers* | 0.900 ± 0.010 | 1.000 | 0.0100 |  |" in text
 
 
 def resolve(name: str) -> object:

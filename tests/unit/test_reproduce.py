@@ -14,9 +14,12 @@ from tests.processes import Started
 
 from virtualtb_fast import cli
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
+from virtualtb_fast.evaluation import machine
 from virtualtb_fast.evaluation.cells import Cell, _read, mean_and_interval, run_cells
 from virtualtb_fast.evaluation.reproduce import figure3, table1
+from virtualtb_fast.evaluation.reproduce.parts import about
 
+ROOT = Path(__file__).parents[2]
 DONE: list[int] = []
 
 
@@ -141,7 +144,70 @@ def test_intervals_are_students() -> None:
     assert mean_and_interval([3.0]) == (3.0, 0.0)
 
 
-def test_table1_in_small_has_its_guard(tmp_path: Path) -> None:
+def test_results_name_the_code_and_the_machine() -> None:
+    found = about([0], size=3)
+    assert found["commit"] == machine.commit()
+    assert found["machine"] == machine.machine()
+    assert {"virtualtb_fast", "numpy", "python", "machine"} <= set(found["versions"])
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_commit_is_that_of_this_codes_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    code, result = tmp_path / "code.py", tmp_path / "benches" / "results" / "a.json"
+    result.parent.mkdir(parents=True)
+    for file in (code, result):
+        file.write_text("1")
+    monkeypatch.setattr(machine, "__file__", str(code))
+    assert machine.commit() is None
+    try:
+        git("init", "--quiet")
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+    # Code that lies in somebody's checkout and is not of it, as environments often do.
+    assert machine.commit() is None
+    git("add", "code.py", "benches")
+    git("commit", "--quiet", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    assert len(head) == 40
+    assert machine.commit() == head
+    (tmp_path / "new.py").write_text("")
+    result.write_text("2")
+    assert machine.commit() == head
+    code.write_text("2")
+    assert machine.commit() == f"{head}-dirty"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.commit() is None
+
+
+def test_the_bench_of_fits_names_the_commit(tmp_path: Path) -> None:
+    program = (
+        "import sys, benches.fits as fits\n"
+        "fits.scale = lambda pages, *_: {'seconds': float(pages)}\n"
+        "fits.published = lambda *_: {'fits': {}}\n"
+        "fits.keep_page = lambda *_: None\n"
+        "fits.main()\n"
+    )
+    out = tmp_path / "fits.json"
+    for words in (["scale", "--pages", "7"], ["published", "--published", "x"]):
+        words += ["--work", str(tmp_path), "--json", str(out)]
+        subprocess.run([sys.executable, "-c", program, *words], check=True, cwd=ROOT)
+    found = json.loads(out.read_text())
+    for held in (found, found["published"], found["scale"]["7"]):
+        assert held["commit"] == machine.commit()
+    assert found["machine"] == machine.machine()
+    assert found["scale"]["7"]["seconds"] == 7
+
+
+def test_table1_in_small_has_its_guard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     found = table1(tmp_path, worlds=[0], samplers=["fresh", "rows"], size=4_000)
@@ -160,6 +226,14 @@ def test_table1_in_small_has_its_guard(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "table1.json").read_text()) == found
     table = (tmp_path / "table1.md").read_text()
     assert f"{rows['rows']['auc']:.4f}" in table
+    # The released networks are not here: the command says so.
+    assert "published" not in rows
+    monkeypatch.delenv("VIRTUALTB_DATA", raising=False)
+    words = ["--worlds", "0", "--samplers", "fresh", "rows", "--size", "4000", "--workers", "1"]
+    assert cli.main(["report", "table1", "--out", str(tmp_path), *words]) == 0
+    assert "published generator is left out" in capsys.readouterr().out
+    with pytest.raises(OutputError):
+        table1(tmp_path, worlds=[0], samplers=["rows"], size=4_000, published=tmp_path / "none")
     # Figure 3 takes what is there.
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.json")}
     drawn = figure3(tmp_path, worlds=[0], samplers=["rows"], size=4_000)
@@ -169,6 +243,94 @@ def test_table1_in_small_has_its_guard(tmp_path: Path) -> None:
         assert sum(field["shares"]["real"]) == pytest.approx(1.0)
         gap = np.abs(np.array(field["shares"]["rows"]) - field["shares"]["real"]).sum() / 2
         assert gap < 0.1
+    cell = json.loads((tmp_path / "cells" / "customers-0-rows.json").read_text())["result"]
+    for place, key in (("rows", "marginal_kl"), ("rows_back", "marginal_kl_back")):
+        assert [value[0] for value in drawn[place]["rows"].values()] == cell[key]
+    assert drawn["rows"] != drawn["rows_back"]
+    text = (tmp_path / "figure3.md").read_text()
+    assert text.index("KL(real || generated)") < text.index("KL(generated || real)")
+
+
+def test_the_released_generator_meets_none_of_the_bounds(
+    tmp_path: Path, published_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T2.1 to T2.4; its fields are independent, so it is held against the guard, and no better."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    settings: dict[str, Any] = {"worlds": [0], "samplers": ["fresh"], "size": 20_000}
+    found = table1(tmp_path, **settings, published=published_folder)
+    assert list(found["rows"]) == ["fresh", "published", "independent"]
+    rows = {name: {key: value[0] for key, value in row.items()}
+            for name, row in found["rows"].items()}  # fmt: skip
+    released, fresh = rows["published"], rows["fresh"]
+    assert released["worst_kl"] > 0.001
+    assert released["ratio_pair"] > 1 > 0.2 > fresh["ratio_pair"]
+    assert released["ratio_triple"] > 1
+    assert released["ratio_excess"] > 1 > 0.2 > fresh["ratio_excess"]
+    assert released["auc"] > 0.8 > 0.56 > fresh["auc"]
+    assert "cpu_seconds" not in released
+    assert "meets none" in found["notes"][0]
+    cell = next(cell for cell in found["cells"] if cell["sampler"] == "published")
+    # T2.7 asks for .5 nat.
+    assert cell["noise_information"]["fields"] < 0.05
+    # Where the files are changes no cell; the command finds them by itself.
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    monkeypatch.setenv("VIRTUALTB_DATA", str(published_folder.parent))
+    words = ["--worlds", "0", "--samplers", "fresh", "--size", "20000", "--workers", "1"]
+    assert cli.main(["report", "table1", "--out", str(tmp_path), *words]) == 0
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert before == after
+    assert json.loads((tmp_path / "table1.json").read_text())["rows"] == json.loads(
+        json.dumps(found["rows"])
+    )
+
+
+def real_cell(table: str, seed: int, sampler: str, pair: float) -> dict[str, Any]:
+    return {
+        "sampler": sampler,
+        "data": f"{table}-{seed}",
+        "seed": seed,
+        "train": 800,
+        "generated": 800,
+        "marginal_kl": [0.1, 0.2 + seed],
+        "marginal_kl_back": [0.3, 0.2],
+        "pair_kl": pair,
+        "auc": 0.5 + seed / 10,
+        "novel_rows": 1.0,
+        "report": {"data": "of customers"},
+    }
+
+
+def test_cells_of_real_customers_are_put_together(tmp_path: Path) -> None:
+    cells = tmp_path / "cells"
+    cells.mkdir()
+    for seed, pair in ((1, 3.0), (2, 8.0)):
+        for sampler, share in (("independent", 2.0), ("fresh", 1.0), ("gan-sd", 0.5)):
+            cell = real_cell("kuai-rand", seed, sampler, pair * share)
+            if (seed, sampler) != (2, "gan-sd"):
+                (cells / f"kuai-rand-{seed}-{sampler}.json").write_text(json.dumps(cell))
+    out = tmp_path / "real.json"
+    words = ["-m", "benches.customers", "--cells", str(cells), "--json", str(out)]
+    subprocess.run([sys.executable, *words], check=True, cwd=ROOT, capture_output=True)
+    found = json.loads(out.read_text())
+    assert found["commit"] == machine.commit()
+    rows = found["tables"]["kuai-rand"]["rows"]
+    assert list(rows) == ["fresh", "gan-sd", "independent"]
+    assert rows["fresh"]["ratio_pair"] == [0.5, 0.0]
+    assert rows["gan-sd"]["by_seed"]["ratio_pair"] == {"1": 0.25}
+    assert (rows["gan-sd"]["seeds"], rows["independent"]["seeds"]) == ([1], [1, 2])
+    assert rows["independent"]["ratio_pair"] == [1.0, 0.0]
+    assert rows["fresh"]["field_kl"][0] == pytest.approx(1.7)
+    assert rows["fresh"]["field_kl_back"] == pytest.approx([0.3, 0.0])
+    assert rows["fresh"]["by_seed"]["auc"] == {"1": 0.6, "2": 0.7}
+    # Figures alone: nothing of the customers, nor of what was fitted to them.
+    assert "of customers" not in out.read_text()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    words[3] = str(empty)
+    ran = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "expected cells" in ran.stderr
 
 
 def test_the_command_refuses_what_there_is_not(

@@ -103,10 +103,9 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
     from virtualtb_fast.evaluation import reproduce
 
     customers = name in ("table1", "figure3")
-    one = name in ("figure3", "figure5")
     parser.usage = "%(prog)s --out DIR [options]"
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of cells and results")
-    default = reproduce.WORLDS[:1] if one else reproduce.WORLDS
+    default = reproduce.WORLDS[:1] if name == "figure5" else reproduce.WORLDS
     parser.add_argument(
         "--worlds",
         type=common.whole(0, 2**32 - 1),
@@ -132,6 +131,13 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
             metavar="N",
             help="customers to fit to, and to generate (default: 100,000)",
         )
+        if name == "table1":
+            parser.add_argument(
+                "--published",
+                metavar="DIR",
+                help="the published networks, another row (default: virtualtb_v0 in the"
+                " folder that VIRTUALTB_DATA names, if it is there)",
+            )
     elif name in ("table2", "responses"):
         methods = reproduce.TABLE2 if name == "table2" else reproduce.RESPONSES
         parser.add_argument(
@@ -257,6 +263,13 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _published() -> str | None:
+    """Where tests look for the published networks, if they are there."""
+    folder = os.environ.get("VIRTUALTB_DATA")
+    path = os.path.join(folder, "virtualtb_v0") if folder else ""
+    return path if os.path.isdir(path) else None
+
+
 def _table(options: argparse.Namespace) -> int:
     from virtualtb_fast.evaluation import figures, reproduce
 
@@ -281,6 +294,8 @@ def _table(options: argparse.Namespace) -> int:
         "effort",
     )
     given = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    if options.report == "table1":
+        given["published"] = options.published or _published()
     with common.Stages(quiet=options.json) as progress:
         found = functions[options.report](
             options.out, **given, workers=options.workers, progress=progress

@@ -119,5 +119,6 @@ def called(name: str) -> str:
         "lca": "latent classes",
         "ar": "autoregressive",
         "rows": "bootstrap",
+        "published": "released generator",
     }
     return words.get(name, name)

@@ -1,17 +1,46 @@
-"""What a bench runs on, and how much memory its process has."""
+"""What a bench runs on, which code it runs, and how much memory its process has."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from virtualtb_fast.info import system_info
 
-__all__ = ["load", "machine", "peak", "resident"]
+__all__ = ["commit", "load", "machine", "peak", "resident"]
+
+
+def commit() -> str | None:
+    """The commit of the git checkout that this code is run from, for results to name.
+
+    It ends in ``-dirty`` where tracked files differ from it; results themselves may (those in
+    ``benches/results``), since one run writes several. None where the code is no part of a
+    checkout: installed, or in a folder that git does not track.
+    """
+    file = Path(__file__).resolve()
+
+    def git(*words: str) -> str | None:
+        try:
+            ran = subprocess.run(
+                ["git", "-C", str(file.parent), *words], capture_output=True, text=True, timeout=60
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return ran.stdout.strip() if ran.returncode == 0 else None
+
+    # An environment within somebody else's checkout is not theirs.
+    if git("ls-files", "--error-unmatch", file.name) is None:
+        return None
+    head = git("rev-parse", "HEAD")
+    if head is None:
+        return None
+    others = ("--untracked-files=no", "--", ":/", ":(top,exclude)benches/results")
+    return head if git("status", "--porcelain", *others) == "" else f"{head}-dirty"
 
 
 def machine() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,9 @@ from virtualtb_fast import __version__
 from virtualtb_fast._training import write_atomically
 from virtualtb_fast.evaluation import figures
 from virtualtb_fast.evaluation.cells import mean_and_interval
+from virtualtb_fast.evaluation.machine import commit, machine
 
-__all__ = ["WORLDS", "Told", "about", "finish", "learning", "markdown", "row"]
+__all__ = ["WORLDS", "Told", "about", "finish", "learning", "markdown", "origin", "row"]
 
 WORLDS: Final = (100, 101, 102, 103, 104)
 """Worlds that results are reported on."""
@@ -44,14 +46,28 @@ def row(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tu
 
 
 def about(worlds: Sequence[int], **settings: Any) -> dict[str, Any]:
-    """What a result says of how it came about."""
+    """What a result says of how it came about.
+
+    Commit, machine and versions are those of the run that put it together: cells that it found may
+    be older.
+    """
+    return {"version": 1, "worlds": list(worlds), "settings": settings, **origin()}
+
+
+def origin() -> dict[str, Any]:
+    """The code and the machine that a result was made with."""
     versions = {
         "virtualtb_fast": __version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-    return {"version": 1, "worlds": list(worlds), "settings": settings, "versions": versions}
+    for name in ("torch", "scikit-learn"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"commit": commit(), "machine": machine(), "versions": versions}
 
 
 def markdown(

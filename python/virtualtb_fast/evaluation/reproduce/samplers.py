@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,12 +12,14 @@ from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.evaluation import figures, metrics
 from virtualtb_fast.evaluation.cells import Cell, mean_and_interval, run_cells
 from virtualtb_fast.evaluation.reproduce.parts import WORLDS, Told, about, finish, markdown, row
+from virtualtb_fast.published import import_published
 
-__all__ = ["FIGURE3", "TABLE1", "figure3", "table1"]
+__all__ = ["FIGURE3", "PUBLISHED", "TABLE1", "figure3", "table1"]
 
 TABLE1: Final = (
     "fresh",
     "gan-sd",
+    "gan-sd-fields",
     "gan-sd-paper",
     "gmm",
     "gan",
@@ -26,22 +28,39 @@ TABLE1: Final = (
     "ar",
     "independent",
 )
-FIGURE3: Final = ("gan-sd", "gmm", "gan", "wgan")
+FIGURE3: Final = ("fresh", "gan-sd", "gan-sd-paper", "gmm", "gan", "wgan", "independent")
+PUBLISHED: Final = "published"
+"""The row of the released generator, which is judged but fitted to nothing here."""
 
 
-def customers_cell(world: int, sampler: str, size: int) -> dict[str, Any]:
-    """A sampler fitted to customers of a world: its figures, and the shares that it draws."""
-    from virtualtb_fast.customers import FITS
+def customers_cell(
+    world: int, sampler: str, size: int, released: str | None = None
+) -> dict[str, Any]:
+    """A sampler fitted to customers of a world: its figures, and the shares that it draws.
+
+    Args:
+        world: Run number of the store.
+        sampler: A name out of `virtualtb_fast.evaluation.customer_table.SAMPLERS`, or `PUBLISHED`.
+        size: Customers to fit to, and to generate.
+        released: For `PUBLISHED`, the folder of the published networks.
+    """
+    from virtualtb_fast.customers import FITS, CustomerSampler
     from virtualtb_fast.evaluation.customer_data import GENERATED, store_customers
     from virtualtb_fast.evaluation.customer_table import cell
 
     data, kept = store_customers(world, size), []
 
     def fit(*words: Any, **options: Any) -> Any:
-        kept.append(FITS[sampler](*words, **options))
+        if released is None:
+            kept.append(FITS[sampler](*words, **options))
+        else:
+            kept.append(CustomerSampler.of(import_published(released)))
         return kept[-1]
 
     figures_ = cell(data, sampler, fit=fit)
+    if released is not None:
+        # Reading a file is no fit.
+        del figures_["cpu_seconds"], figures_["wall_seconds"]
     codes = data.fresh if not kept else kept[0].sample(size, data.base(GENERATED))
     shares = [metrics.joint_table(codes, data.sizes, (n,)).tolist() for n in range(len(data.sizes))]
     assert data.truth is not None
@@ -51,7 +70,13 @@ def customers_cell(world: int, sampler: str, size: int) -> dict[str, Any]:
 
 
 def _customer_cells(
-    out: Path, worlds: Sequence[int], samplers: Sequence[str], size: int, workers: int, told: Any
+    out: Path,
+    worlds: Sequence[int],
+    samplers: Sequence[str],
+    size: int,
+    workers: int,
+    told: Any,
+    published: Path | None = None,
 ) -> list[dict[str, Any]]:
     from virtualtb_fast.evaluation.customer_table import SAMPLERS
 
@@ -68,6 +93,19 @@ def _customer_cells(
         for world in worlds
         for sampler in samplers
     ]
+    if published is not None:
+        # Another generator's figures are others; where its files are changes nothing.
+        files = repr(import_published(published).provenance["files"])
+        cells += [
+            Cell(
+                f"customers-{world}-{PUBLISHED}",
+                customers_cell,
+                {"world": world, "sampler": PUBLISHED, "size": size},
+                files,
+                {"released": str(published)},
+            )
+            for world in worlds
+        ]
     return run_cells(out / "cells", cells, workers=workers, progress=told)
 
 
@@ -77,6 +115,7 @@ def table1(
     worlds: Sequence[int] = WORLDS,
     samplers: Sequence[str] = TABLE1,
     size: int = 100_000,
+    published: str | os.PathLike[str] | None = None,
     workers: int = 1,
     progress: Told | None = None,
 ) -> dict[str, Any]:
@@ -88,20 +127,25 @@ def table1(
         samplers: Names out of `virtualtb_fast.evaluation.customer_table.SAMPLERS`;
             ``independent``, the void guard, is always among them.
         size: Customers to fit to, and to generate.
+        published: Folder of the three published files (`virtualtb_fast.import_published`): the row
+            `PUBLISHED` is their generator, as it is. Without it the row is left out, and ``notes``
+            say so.
         workers: Processes.
         progress: Called with (cell, cells done, cells).
 
     Returns:
         What ``table1.json`` holds: ``rows`` by sampler with (mean, half of its 95 % interval) of
-        every figure, and ``cells``.
+        every figure, ``notes`` in words, and ``cells``.
 
     Raises:
         InvalidArgumentError: an unknown sampler, or too few customers.
-        OutputError: the system refused.
+        OutputError: the system refused, or a published file is not there.
+        FileFormatError: a published file is none.
         VirtualTBError: what a fit raised.
     """
     samplers = tuple(dict.fromkeys((*samplers, "independent")))
-    cells = _customer_cells(Path(out), worlds, samplers, size, workers, progress)
+    folder = None if published is None else Path(published)
+    cells = _customer_cells(Path(out), worlds, samplers, size, workers, progress, folder)
     guards = {cell["world"]: cell for cell in cells if cell["sampler"] == "independent"}
     for cell in cells:
         guard = guards[cell["world"]]
@@ -112,12 +156,44 @@ def table1(
         for name in ("shares", "true_shares", "report"):
             cell.pop(name, None)
     keys = (*_TABLE1, "cpu_seconds")
-    rows = {name: row([c for c in cells if c["sampler"] == name], keys) for name in samplers}
-    found = {"format": "virtualtb_fast.table1", **about(worlds, size=size), "rows": rows}
-    found["cells"] = cells
-    return finish(Path(out), "table1", found, markdown(found["rows"], _TABLE1), lambda held: (
+    shown = samplers if folder is None else (*samplers[:-1], PUBLISHED, samplers[-1])
+    rows = {name: row([c for c in cells if c["sampler"] == name], keys) for name in shown}
+    notes = [_note(cells, PUBLISHED in shown)]
+    found: dict[str, Any] = {"format": "virtualtb_fast.table1", **about(worlds, size=size)}
+    found |= {"rows": rows, "notes": notes, "cells": cells}
+    text = markdown(rows, _TABLE1) + "".join(f"\n{note}\n" for note in notes)
+    return finish(Path(out), "table1", found, text, lambda held: (
         figures.table_bars(held["rows"], {key: _TABLE1[key] for key in ("ratio_pair", "auc")})
     ))  # fmt: skip
+
+
+def _note(cells: Sequence[Mapping[str, Any]], published: bool) -> str:
+    """What is to be said of the released generator."""
+    if not published:
+        return (
+            "The row of the published generator is left out: no folder of the published networks "
+            "was given."
+        )
+    own = [cell for cell in cells if cell["sampler"] == PUBLISHED]
+    # Given the noise its fields are independent, so this bounds all that they say of one another.
+    together = max(cell["noise_information"]["fields"] for cell in own)
+    best = {key: min(cell[key] for cell in own) for key in _BOUNDS}
+    met = [_TABLE1[key] for key, limit in _BOUNDS.items() if best[key] <= limit]
+    passed = f"meets {', '.join(met)} in some world" if met else "meets none of T2.1 to T2.4"
+    return (
+        f"The published generator was trained on another shop's customers and {passed}; all that "
+        f"its fields say of one another is {together:.2f} nat at most."
+    )
+
+
+_BOUNDS: Final = {
+    "worst_kl": 0.001,
+    "ratio_pair": 0.05,
+    "ratio_triple": 0.15,
+    "ratio_excess": 0.20,
+    "auc": 0.56,
+}
+"""T2.1 to T2.4, for samplers that were fitted to pairs of fields; ``fields`` has .20 and .62."""
 
 
 _TABLE1: Final = {
@@ -133,7 +209,7 @@ _TABLE1: Final = {
 def figure3(
     out: str | os.PathLike[str],
     *,
-    worlds: Sequence[int] = WORLDS[:1],
+    worlds: Sequence[int] = WORLDS,
     samplers: Sequence[str] = FIGURE3,
     size: int = 100_000,
     workers: int = 1,
@@ -142,7 +218,13 @@ def figure3(
     """Shares of all categories in the first world: the truth, and samplers; KL in all worlds.
 
     Arguments and errors are those of `table1`, whose cells in the same folder are used.
+
+    Returns:
+        What ``figure3.json`` holds: ``fields`` with the shares of their categories, and (mean, half
+        of its 95 % interval) over worlds by sampler and field of KL(real || generated) in ``rows``,
+        of KL(generated || real) in ``rows_back``, smoothed by half a customer a category.
     """
+    samplers = tuple(dict.fromkeys(samplers))
     cells = _customer_cells(Path(out), worlds, samplers, size, workers, progress)
     first = [cell for cell in cells if cell["world"] == worlds[0]]
     fields = [
@@ -155,16 +237,22 @@ def figure3(
         for number, name in enumerate(first[0]["fields"])
     ]
     names = [field["name"] for field in fields]
-    rows = {}
-    for sampler in samplers:
-        own = [cell["marginal_kl"] for cell in cells if cell["sampler"] == sampler]
-        rows[sampler] = {
-            name: mean_and_interval([one[number] for one in own])
-            for number, name in enumerate(names)
+    ways = {
+        "rows": ("marginal_kl", "KL(real || generated)"),
+        "rows_back": ("marginal_kl_back", "KL(generated || real)"),
+    }
+    found = {"format": "virtualtb_fast.figure3", **about(worlds, size=size), "fields": fields}
+    text = []
+    for place, (key, title) in ways.items():
+        found[place] = {
+            sampler: {
+                name: mean_and_interval(
+                    [cell[key][number] for cell in cells if cell["sampler"] == sampler]
+                )
+                for number, name in enumerate(names)
+            }
+            for sampler in samplers
         }
-    found = {"format": "virtualtb_fast.figure3", **about(worlds, size=size)}
-    found |= {"fields": fields, "rows": rows}
-    text = "KL(real || generated) by field, nat\n\n" + markdown(
-        rows, {name: name for name in names}
-    )
-    return finish(Path(out), "figure3", found, text, figures.marginals)
+        table = markdown(found[place], {name: name for name in names})
+        text.append(f"{title} by field, nat\n\n{table}")
+    return finish(Path(out), "figure3", found, "\n".join(text), figures.marginals)
