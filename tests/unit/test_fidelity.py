@@ -269,7 +269,7 @@ def test_a_store_names_its_logger(store: GroundTruthStore, log: Any) -> None:
 
 def test_hours_are_compared(exact: vtb.Simulator) -> None:
     log = rollout(GroundTruthStore(0, hour="uniform"), "logger", sessions=120_000, seed=1).log
-    found = fidelity(log, exact, judged=100, sessions=20_000)
+    found = fidelity(log, exact, judged=100)
     hours = found["hours"]
     slices = (log["hour"] / 2).astype(int)
     assert sum(hours["pages"]) == found["sides"]["real"]["pages"]
@@ -305,6 +305,29 @@ def test_where_nothing_can_be_told_it_says_so(simulator: vtb.Simulator) -> None:
     assert checks["pairs"]["grade"] == "void"
     assert checks["pairs"]["position"] is None
     assert "cannot tell" in checks["pairs"]["says"]
+
+
+def test_what_is_worse_than_a_guard_that_proves_nothing_is_told(found: dict[str, Any]) -> None:
+    even = json.loads(json.dumps(found))
+    rows = even["customers"]
+    rows["fresh"]["pair_kl"], rows["independent"]["pair_kl"] = 0.492, 0.491
+    rows["simulator"]["pair_kl"] = 0.5
+    assert by_name(verdict(even))["pairs"]["grade"] == "void"
+    rows["simulator"]["pair_kl"] = 1.521
+    pairs = by_name(verdict(even))["pairs"]
+    assert (pairs["grade"], pairs["position"]) == ("far off", pytest.approx(1.521 / 0.492))
+    assert pairs["says"].startswith("Worse than an independent sampler")
+    assert "how fields hang together" in verdict(even)["verdict"]["headline"]
+
+
+def test_fresh_sessions_are_as_few_as_simulated_ones(log: Any, tmp_path: Path) -> None:
+    held = prepare(log, tmp_path / "log")
+    half, whole = halves(held, 50, 3)
+    same, few = halves(held, 50, 3, None, held.sessions // 10)
+    assert (half.sessions, half.answers) == (same.sessions, same.answers)
+    assert half.sessions + whole.sessions == held.sessions
+    assert 0.8 < few.sessions / (held.sessions // 10) < 1.2
+    assert whole.sessions > 4 * few.sessions
 
 
 def test_grades_are_in_order() -> None:

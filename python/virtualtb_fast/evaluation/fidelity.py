@@ -60,6 +60,8 @@ VERSION: Final = 2
 BASELINES: Final = ("gmm",)
 """Further samplers beside the simulator unless others are asked for: they take seconds."""
 
+_MOST: Final = 200_000
+"""Sessions that are simulated, unless more are asked for."""
 _CHUNK: Final = 20_000
 """Sessions that are simulated at once."""
 _PLAY, _HOURS = range(1, 3)
@@ -96,7 +98,8 @@ def fidelity(
         baselines: Further samplers of customers, names out of `virtualtb_fast.customers.FITS`,
             fitted to a sample of the real half; `BASELINES` unless given, without those that
             cannot be fitted, for which a note says so.
-        sessions: Simulated ones; as many as the real half has unless given, at most 200,000.
+        sessions: Simulated ones; as many as the real half has unless given, at most 200,000. Of
+            the fresh real ones beside them there are no more.
         sample: Most sessions a side for what needs whole customers: pairs of fields, novelty.
         judged: Most customers a side for classifiers.
         seed: Of the split, of everything drawn.
@@ -143,9 +146,9 @@ def fidelity(
         log = _prepared(real, player, schema, Path(spare) / "log", told)
         for one in (player, *hourly):
             _check(log, one)
-        half, fresh = halves(log, sample, seed, told)
+        half, fresh = halves(log, sample, seed, told, _MOST if sessions is None else sessions)
         policy, how = _policy(log, player, policy, told)
-        many = min(half.sessions, 200_000) if sessions is None else sessions
+        many = min(half.sessions, _MOST) if sessions is None else sessions
         played = play(player, policy, many, sample, seed, num_threads, told)
         sides = {"real": half, "fresh": fresh, "simulator": played}
         labels = [_labels(log, number) for number in range(len(log.schema.customer))]

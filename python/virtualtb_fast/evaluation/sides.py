@@ -188,19 +188,26 @@ def _has_hours(log: SessionLog | Prepared) -> bool:
     return "hour" in log.meta["columns"]
 
 
-def halves(log: Prepared, sample: int, seed: int, progress: Any = None) -> tuple[Side, Side]:
-    """A log's sessions, split by chance in two: one to compare with, one that stands in for it."""
+def halves(
+    log: Prepared, sample: int, seed: int, progress: Any = None, most: int | None = None
+) -> tuple[Side, Side]:
+    """A log's sessions, split by chance in two: one to compare with, one that stands in for it.
+
+    The second is thinned, by chance again, to about ``most`` sessions: luck is that of as many.
+    """
+    share = 1.0 if most is None else min(1.0, 2.0 * most / log.sessions)
     sides = tuple(Side(log.schema, sample, (seed, 1 + number)) for number in range(2))
     random = np.random.default_rng((seed, 0))
     done = 0
     for block in blocks_of(log):
         count = len(block["offsets"]) - 1
-        chosen = random.random(count) < 0.5
+        where = random.random(count)
+        chosen, second = where < 0.5, where >= 1.0 - 0.5 * share
         if done == 0 and count > 1:
             # Of the shortest of logs, too, there are some on either side.
-            chosen[0], chosen[1] = True, False
+            chosen[:2], second[:2] = (True, False), (False, True)
         sides[0].add(block, chosen)
-        sides[1].add(block, ~chosen)
+        sides[1].add(block, second)
         done += count
         if progress is not None:
             progress("counting the log", done, log.sessions)

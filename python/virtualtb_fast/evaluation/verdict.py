@@ -3,7 +3,8 @@
 Every check is a distance from the log's half. Fresh real sessions have one too, by chance, and so
 has a guard that is trivially wrong; ``position`` is how far from the one to the other the simulator
 is: 0 as good as fresh real sessions, 1 as bad as the guard. Where even the guard is hardly further
-away than fresh sessions, the log cannot tell, and the check is void.
+away than fresh sessions, the log cannot tell, and the check is void; unless the simulator is
+further away than both, which any log can tell: its position is then how often as far as they are.
 """
 
 from __future__ import annotations
@@ -86,9 +87,16 @@ def _check(
     """
     simulator, fresh, void = distances
     telling = void > _TELLING * max(fresh, floor) and void > 1e-9
+    chance = max(void, fresh, floor, 1e-9)
     position = (simulator - fresh) / (void - fresh) if telling else None
     share = "" if position is None else _share(position)
-    if position is None:
+    if not telling and simulator > _TELLING * chance:
+        position = simulator / chance
+        says = (
+            f"Worse than {guard}, which would do about as well here as fresh real sessions: "
+            f"{simulator:.{digits}f} against {void:.{digits}f}."
+        )
+    elif not telling:
         says = f"This log cannot tell: {guard} would do about as well as fresh real sessions."
     return {
         "name": name,
@@ -100,7 +108,11 @@ def _check(
         "guard_name": guard,
         "position": position,
         "bar": bar,
-        "close_at": None if position is None else _close_at(fresh, void, bar),
+        "close_at": None
+        if position is None
+        else _close_at(fresh, void, bar)
+        if telling
+        else _CLOSE,
         "grade": "void" if position is None else _graded(position, simulator, bar),
         "says": says.replace("{share}", share),
         "digits": digits,
