@@ -20,7 +20,11 @@ __all__ = ["Draft", "draft_schema"]
 _ROWS: Final = 500_000
 _WIDTH: Final = 36
 _FEW, _MANY = 64, 1_000
-"""Whole numbers with fewer values are categories; what has more values may be an identifier."""
+"""Whole numbers with more values than the first are numbers, not categories; what has more values
+than the second may be an identifier."""
+_SPREAD: Final = 12
+"""Whole numbers with more values than this are numbers if they count from elsewhere than 0 and 1,
+or leave many out: codes of categories do neither."""
 
 _WORDS: Final = {
     "session": r"session|visit|sid$|trajectory|episode|request_?id|search_?id",
@@ -34,6 +38,8 @@ _WORDS: Final = {
     "outcome": r"outcome|result|feedback|event|behaviou?r|response",
     "leave": r"leave|left|exit|quit|done|terminal|last",
     "action": r"action|weight|^w_?\d*$|rank|score",
+    "time": r"(^|_)(ts|time|timestamp|at|dwell|duration|latency|seconds|sec|ms)(_|$)|stamp|_time",
+    "code": r"(^|_)(id|code|type|category|class|segment|group|cluster|zip|postcode)s?(_|$)",
 }
 """What the columns of a role are often called."""
 
@@ -78,8 +84,10 @@ class _Column:
     @property
     def looks(self) -> str:
         """A few words for a comment."""
+        if self.kind == "other" or (self.kind == "list" and not self.length):
+            return self.type
         if self.kind == "list":
-            return f"{self.type}" if not self.length else f"lists of {self.length} numbers"
+            return f"lists of {self.length} numbers"
         parts = [self.type, f"{self.distinct:,} value{'' if self.distinct == 1 else 's'}"]
         if self.kind in ("whole", "number") and self.low <= self.high:
             parts.append(f"{self.low:g} to {self.high:g}")
@@ -211,9 +219,10 @@ class _Writer:
         self._page, self._first = self._pages()
         self._day = self._find("day", ("whole",))
         self._hour = self._find("hour", ("whole", "number"), low=0, high=24)
+        self._named = True
         self._action = self._actions()
         self._feedback = self._answers()
-        self._value = self._find("value", ("number",), steady=False)
+        self._value = self._find("value", ("number",), low=0, steady=False)
         self._customers()
 
     def _take(self, name: str | None) -> str | None:
@@ -280,11 +289,42 @@ class _Writer:
             )
         }
         if not floats:
-            return []
+            self._named = False
+            return self._changing()
         named_stems = [stem for stem in floats if re.search(_WORDS["action"], stem.lower() or "?")]
         best = max(named_stems or floats, key=lambda stem: len(floats[stem]))
         self._used.update(floats[best])
         return floats[best]
+
+    def _changing(self) -> list[str]:
+        """Numbers that change within a session and do not look like anything else."""
+        changing = [
+            column.name
+            for column in self._free(("number",))
+            if not column.steady
+            # Counts with gaps among them are numbers too, as pandas has it.
+            and not all(float(value).is_integer() for value in column.values)
+            and not re.search(_WORDS["time"], column.name.lower())
+        ]
+
+        def stem(name: str) -> str:
+            return re.split(r"[_.\-]", name, maxsplit=1)[0]
+
+        def other(name: str) -> bool:
+            """Whether its name says money or an answer, and no two others are named like it."""
+            roles = ("value", "clicks", "second", "leave")
+            said = any(re.search(_WORDS[role], name.lower()) for role in roles)
+            alike = sum(stem(one) == stem(name) for one in changing) - 1
+            return said and (alike < 2 or stem(name) == name)
+
+        found = [name for name in changing if not other(name)]
+        stems = [stem(name) for name in found]
+        largest = max(stems, key=stems.count, default="")
+        if stems.count(largest) > 1:
+            # What is named alike belongs together.
+            found = [name for name in found if stem(name) == largest]
+        self._used.update(found)
+        return found
 
     def _answers(self) -> list[tuple[str, Any, str]]:
         """(key, value, comment) of the feedback."""
@@ -343,12 +383,14 @@ class _Writer:
                 continue
             kind = column.kind
             if kind in ("list", "other"):
-                self._left_out.append((column, "no category and no number"))
+                time = column.type.startswith(("timestamp", "time", "duration"))
+                what = "a time" if time else "no category and no number"
+                self._left_out.append((column, what))
             elif not column.steady:
                 self._left_out.append((column, "changes within a session"))
             elif self._identifies(column, sessions):
                 self._left_out.append((column, "an identifier"))
-            elif kind == "number" or (kind == "whole" and column.distinct > _FEW):
+            elif kind == "number" or (kind == "whole" and self._measures(column)):
                 self._numeric.append(column)
             else:
                 self._categorical.append(column)
@@ -362,6 +404,15 @@ class _Writer:
             return unique and column.distinct > _MANY
         named = re.search(r"(^|_)(id|key|uuid)$|time|stamp", column.name.lower())
         return column.kind == "whole" and unique and column.distinct > _FEW and named is not None
+
+    def _measures(self, column: _Column) -> bool:
+        """Whether whole numbers say how much rather than which."""
+        if column.distinct > _FEW:
+            return True
+        if re.search(_WORDS["code"], column.name.lower()):
+            return False
+        dense = column.distinct > 0.9 * (column.high - column.low + 1)
+        return column.distinct > _SPREAD and not (dense and column.low in (0, 1))
 
     def _looks(self, name: str) -> str:
         return self._columns[name].looks
@@ -421,6 +472,10 @@ class _Writer:
         if not self._action:
             self._missing.append("action.columns")
             yield _line("columns", [""], "NOT FOUND: columns of numbers, or one column of lists")
+            return
+        if not self._named:
+            yield "# guess: numbers that change within a session; take out what you did not choose"
+            yield from _listed("columns", [(name, self._looks(name)) for name in self._action])
             return
         if len(self._action) == 1:
             yield _line("columns", self._action, f"guess: {self._looks(self._action[0])}")
