@@ -171,7 +171,9 @@ def _device(value: object) -> str:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise InvalidArgumentError(f"device: expected one of {count} GPUs, got {value!r}")
+            gpus = "'cuda:0'" if count == 1 else f"'cuda:0' to 'cuda:{count - 1}'"
+            there = f"{gpus} or 'cpu'" if count else "'cpu', since PyTorch finds no GPU here"
+            raise InvalidArgumentError(f"device: expected {there}, got {value!r}")
     elif device.type not in ("cpu", "mps"):
         raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}")
     return str(device)
