@@ -162,9 +162,9 @@ def test_columns_that_are_not_there_name_file_and_option(
         code, _, error = run(capsys, "build", table, str(tmp_path / "o"), option, "itemm")
         assert code == 2
         known = "x, item, cost, brand, year"
-        expected = f"{option}: expected a column of {table} (there are {known})"
-        assert f"{expected}, got 'itemm' (did you mean 'item'?)" in error
-    with pytest.raises(InvalidArgumentError, match=r"^numbers: expected a column of .*'z'$"):
+        expected = f"{option}: expected a column of {table}, one of {known}"
+        assert f"{expected}, got \"itemm\" (did you mean 'item'?)" in error
+    with pytest.raises(InvalidArgumentError, match=r'^numbers: expected a column of .*"z"$'):
         Catalog.build(table, columns="x", price="cost", numbers=["z"])
 
 

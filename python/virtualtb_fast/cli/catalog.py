@@ -182,7 +182,7 @@ def _build(options: argparse.Namespace) -> int:
 
 def _with_option(message: str) -> str:
     """A message about an argument, about the option that gave it."""
-    argument, separator, rest = message.partition(": expected a column ")
+    argument, separator, rest = message.partition(": expected a column")
     option = _OPTIONS.get(argument)
     return message if option is None or not separator else f"{option}{separator}{rest}"
 
