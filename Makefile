@@ -71,7 +71,8 @@ audit: $(VENV)/.test ## Known faults and licences of all that we depend on (need
 
 bench: $(VENV)/.test $(VENV)/.built ## Measure environments against rivals; README's table and picture
 	$(BIN)/virtualtb-fast bench --rounds 7 --seconds 1 \
-		--out benches/results/environments.json --plot benches/results/environments.png
+		--out benches/results/environments.json --plot benches/results/environments.png \
+		--overwrite
 	$(BIN)/python tools/readme_tables.py
 
 bench-catalog: $(VENV)/.test $(VENV)/.built ## Measure search against faiss, usearch and numpy

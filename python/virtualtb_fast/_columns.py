@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -216,6 +217,38 @@ def of_table(columns: Any, ids: Any, price: Any, category: Any, numbers: Any) ->
         "numbers": table_numbers(price, numbers),
         "categories": name_pairs("category", category),
     }
+
+
+def unknown_column(message: str, chosen: dict[str, Any], file: str | None) -> str | None:
+    """What the native module says of a column that a table does not have, with the argument.
+
+    Args:
+        message: What it said.
+        chosen: What it was given, by `of_table`.
+        file: The table's file, if it is one.
+
+    Returns:
+        None if it said something else.
+    """
+    said = re.fullmatch(r"column: expected one of (.*), got \"(.*)\"", message, re.DOTALL)
+    if said is None:
+        return None
+    known, name = said[1], said[2]
+    import difflib
+
+    numbers = dict(chosen["numbers"])
+    arguments = (
+        ("columns", chosen["attributes"]),
+        ("ids", [chosen["ids"]]),
+        ("price", [numbers.pop(PRICE, None)]),
+        ("category", [column for _, column in chosen["categories"]]),
+        ("numbers", list(numbers.values())),
+    )
+    argument = next((one for one, columns in arguments if name in columns), "column")
+    near = difflib.get_close_matches(name, known.split(", "), 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    place = f" of {file}" if file is not None else ""
+    return f'{argument}: expected a column{place}, one of {known}, got "{name}"{hint}'
 
 
 def of_arrays(items: int, ids: Any, price: Any, category: Any, numbers: Any) -> dict[str, Any]:

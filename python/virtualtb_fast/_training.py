@@ -298,7 +298,9 @@ def device(value: object) -> str:
     if found.type == "cuda":
         count = torch.cuda.device_count()
         if (found.index or 0) >= count:
-            raise InvalidArgumentError(f"device: expected one of {count} GPUs, got {value!r}")
+            gpus = "'cuda:0'" if count == 1 else f"'cuda:0' to 'cuda:{count - 1}'"
+            there = f"{gpus} or 'cpu'" if count else "'cpu', since PyTorch finds no GPU here"
+            raise InvalidArgumentError(f"device: expected {there}, got {value!r}")
     elif found.type != "cpu" and not (found.type == "mps" and torch.backends.mps.is_available()):
         raise InvalidArgumentError(f"device: expected 'cpu' or 'cuda', got {value!r}")
     return str(found)

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from virtualtb_fast import _arguments, _choices, _columns, _core
-from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, StateError
+from virtualtb_fast._sniff import not_parquet
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError, StateError
 
 __all__ = ["Catalog"]
 
@@ -140,7 +141,23 @@ class Catalog:
             is_file = isinstance(attributes, str | os.PathLike)
             chosen = _columns.of_table(columns, ids, price, category, numbers)
             source = _arguments.as_path(attributes) if is_file else attributes
-            return cls(_core.Catalog.build_table(source, chosen, **common))
+            try:
+                return cls(_core.Catalog.build_table(source, chosen, **common))
+            except FileFormatError as error:
+                got = not_parquet(source) if is_file else None
+                if got is None:
+                    raise
+                message = f"{source}: expected a Parquet file, got {got}"
+                raise FileFormatError(message) from error
+            except InvalidArgumentError as error:
+                told = _columns.unknown_column(str(error), chosen, source if is_file else None)
+                if told is None:
+                    raise
+                raise InvalidArgumentError(told) from error
+            except OutputError as error:
+                if is_file and error.filename == source:
+                    error.naming("a Parquet file, or an array (.npy)")
+                raise
         if columns is not None:
             raise InvalidArgumentError(
                 f"columns: expected a table if columns are named, got {type(attributes).__name__}"
@@ -157,7 +174,11 @@ class Catalog:
             FileFormatError: the file is no catalogue of this version, was cut short, or altered.
             OutputError: the operating system could not read it.
         """
-        return cls(_core.Catalog.open(_arguments.as_path(path)))
+        try:
+            return cls(_core.Catalog.open(_arguments.as_path(path)))
+        except OutputError as error:
+            error.naming("a catalogue")
+            raise
 
     def search(
         self,

@@ -4,6 +4,8 @@ Each is also the built-in error that a caller would expect, so ``except ValueErr
 Messages name what was expected and what was got. The native module raises the same classes.
 """
 
+import errno
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +56,29 @@ class FileFormatError(VirtualTBError, ValueError):
 
 class OutputError(VirtualTBError, OSError):
     """The operating system refused to read or write a file, or the output is there already."""
+
+    expected: str = "a file"
+    """What should have been under the name: a log, a schema file, ..."""
+
+    def naming(self, expected: str) -> "OutputError":
+        """This error, with what should have been under the name."""
+        self.expected = expected
+        return self
+
+    def __str__(self) -> str:
+        if not isinstance(self.filename, str) or not self.filename:
+            return super().__str__()
+        if self.errno in (errno.ENOENT, errno.ENOTDIR):
+            folder = os.path.dirname(self.filename)
+            if folder and not os.path.isdir(folder):
+                got = "a file" if os.path.exists(folder) else "none"
+                return f"{self.filename}: expected a folder {folder}, got {got}"
+            return f"{self.filename}: expected {self.expected}, got no file of this name"
+        if self.errno == errno.EISDIR:
+            return f"{self.filename}: expected {self.expected}, got a directory"
+        if self.errno == errno.EEXIST:
+            return f"{self.filename}: expected a folder or a new name, got a file"
+        return f"{self.filename}: {self.strerror}"
 
 
 class PolicyError(VirtualTBError, RuntimeError):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast import _arguments, _core
-from virtualtb_fast.errors import FileFormatError, InvalidArgumentError
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError
 from virtualtb_fast.schema import V0_CONFIG, V0_SCHEMA, Config, Schema
 
 __all__ = ["DEFAULT", "Simulator", "embedded_simulators", "load_simulator"]
@@ -111,7 +111,11 @@ class Simulator:
             OutputError: the operating system could not read it.
         """
         text = _arguments.as_path(path)
-        return cls(_core.Simulator.load(text), text)
+        try:
+            return cls(_core.Simulator.load(text), text)
+        except OutputError as error:
+            error.naming("a simulator's file (.safetensors)")
+            raise
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file beside ``path``, reads it back, then renames it over ``path``.

@@ -268,7 +268,9 @@ def test_a_stopped_rollout_goes_on(
         process.kill()
     code, _, error = run(capsys, *words, "--out", out)
     assert code != 0
-    assert "resume=True" in error
+    # Options are called what they are called here, and not as in Python.
+    assert "--resume (to go on with it) or --overwrite" in error
+    assert "=True" not in error
     code, _, error = run(capsys, *words[:-1], "4", "--out", out, "--resume")
     assert code != 0
     assert "seed of a resumed rollout: expected 3 as in" in error

@@ -110,6 +110,23 @@ def test_options_of_the_other_bench_are_refused(tmp_path, capfd):
         assert "Traceback" not in error
 
 
+def test_what_is_there_is_refused_before_anything_is_measured(tmp_path, capfd):
+    for option, name in (("--out", "speed.json"), ("--plot", "speed.png")):
+        path = tmp_path / name
+        path.write_text("mine")
+        assert main(["bench", option, str(path)]) == 2
+        out, error = capfd.readouterr()
+        assert out == ""
+        assert f"{path}: expected a new file, got one that exists (--overwrite?)" in error
+        assert path.read_text() == "mine"
+    assert main(["bench", "--out", str(tmp_path / "none" / "speed.json")]) == 2
+    assert f"expected a folder {tmp_path / 'none'}, got none" in capfd.readouterr().err
+    # Void guard: with the option it goes on, here until the next thing that is wrong.
+    words = ["--overwrite", "--simulator", str(tmp_path / "none.safetensors")]
+    assert main(["bench", "--out", str(tmp_path / "speed.json"), *words]) == 2
+    assert "none.safetensors" in capfd.readouterr().err
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX's")
 def test_ctrl_c_ends_all_that_was_started(saved):
     code = "import sys; from virtualtb_fast.cli import main; sys.exit(main())"

@@ -13,6 +13,7 @@ import pytest
 
 from virtualtb_fast import cli
 from virtualtb_fast.catalog import Catalog
+from virtualtb_fast.errors import InvalidArgumentError
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -128,9 +129,43 @@ def test_searches_are_those_of_python(
     code, text, _ = run(capsys, *words, "--number", "price=:20", "--candidates", "item-3,item-4")
     assert code == 0
     assert "2 more queries" in text
-    code, text, _ = run(capsys, "search", built, "--random", "1", "--category", "brand=oak")
+    code, text, _ = run(capsys, "search", built, "--random", "1", "--price", "1e9:")
     assert code == 0
     assert "no item matches" in text
+
+
+def test_categories_that_no_item_has_are_slips(
+    built: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = ["search", built, "--random", "1", "--category"]
+    for asked, said in (
+        ("brand=oak", "got 'oak' (there are 'ash', 'birch')"),
+        ("brand=ASH", "got 'ASH' (did you mean 'ash'?)"),
+        ("brand=brich", "got 'brich' (did you mean 'birch'?)"),
+        ("year=1999", "a category of 'year' that some item has, got 1999"),
+    ):
+        code, text, error = run(capsys, *search, asked)
+        assert (code, text) == (2, "")
+        assert said in error
+        # Also beside one that is there.
+        assert run(capsys, *search, asked, "--category", "brand=ash")[0] == 2
+    assert run(capsys, *search, "year=2001")[0] == 0
+    # Programs ask for what they do not know: there it matches nothing.
+    ids, _ = Catalog.open(built).search(np.ones(4), 2, category={"brand": "oak"})
+    assert list(ids) == ["", ""]
+
+
+def test_columns_that_are_not_there_name_file_and_option(
+    table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--attributes", "--ids", "--price", "--category", "--number"):
+        code, _, error = run(capsys, "build", table, str(tmp_path / "o"), option, "itemm")
+        assert code == 2
+        known = "x, item, cost, brand, year"
+        expected = f"{option}: expected a column of {table}, one of {known}"
+        assert f"{expected}, got \"itemm\" (did you mean 'item'?)" in error
+    with pytest.raises(InvalidArgumentError, match=r'^numbers: expected a column of .*"z"$'):
+        Catalog.build(table, columns="x", price="cost", numbers=["z"])
 
 
 def test_weights_may_start_with_a_minus(built: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -251,6 +251,19 @@ def test_duplicate_pages(own: Own, check: Callable[..., LogReport]) -> None:
         columns[name] = [*columns[name][: first + 2], *columns[name][first + 1 :]]
     found = one(check(columns), "duplicate-page")
     assert (found.column, found.rows) == ("page_no", (first + 2,))
+    assert "duplicate" in str(found.hint)
+
+
+def test_a_session_that_is_there_twice_is_a_duplicate(
+    own: Own, check: Callable[..., LogReport]
+) -> None:
+    columns = own()
+    first = long_session(columns)
+    for name in columns:
+        columns[name] = [*columns[name][: first + 2], *columns[name][first:]]
+    found = one(check(columns), "page-order")
+    assert found.rows == (first + 2,)
+    assert "duplicate" in str(found.hint)
 
 
 def test_pages_out_of_order_and_sessions_that_start_late(
@@ -266,6 +279,8 @@ def test_pages_out_of_order_and_sessions_that_start_late(
     found = one(check(columns), "first-page")
     assert found.rows == (first,)
     assert found.message == "expected a session to start with page 1, got 2"
+    # One session says nothing about where pages count from.
+    assert found.hint == "is the session's first page missing?"
 
 
 def test_a_wrong_first_page_is_said_once_with_a_hint(
@@ -541,3 +556,33 @@ def test_the_command_reports_and_sets_the_exit_code(
     assert {one["kind"] for one in report["findings"]} >= {"page-gap", "not-finite"}
     assert cli.main(["logs", "check", path]) == 2
     assert "virtualtb-fast logs: " in capsys.readouterr().err
+
+
+def test_the_command_counts_and_aligns(
+    own: Own,
+    own_schema: Path,
+    parquet_file: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    columns = own()
+    first = long_session(columns)
+    spoil(columns, "left", first + 1, True)
+    spoil(columns, "page_no", first + 1, 9)
+    words = ["--schema", str(own_schema)]
+    assert cli.main(["logs", "check", parquet_file(columns), *words]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    kinds = ("feedback-after-leave", "page-gap")
+    heads = [line for line in lines if line.strip().startswith(kinds)]
+    assert len(heads) == 2
+    # Labels longer than the column make all of it wider.
+    assert len({line.index("column '") for line in heads}) == 1
+    # Once, however many rows are named.
+    assert lines.count("The first row of the log is row 0.") == 1
+    one = {name: values[:1] for name, values in own().items()}
+    cli.main(["logs", "check", parquet_file(one, "one.parquet"), *words])
+    out = capsys.readouterr().out
+    assert "1 in 1 session," in out
+    assert "1 sessions" not in out
+    assert "1 categories" not in out
+    assert cli.main(["logs", "check", parquet_file(own(), "good.parquet"), *words]) == 0
+    assert "row 0" not in capsys.readouterr().out

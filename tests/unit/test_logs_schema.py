@@ -202,6 +202,67 @@ def test_a_draft_finds_outcomes_by_their_values(parquet_file: Callable[..., str]
     assert draft.left_out == ("kind",)
 
 
+def changing(rows: int = 4_000, **columns: Any) -> dict[str, Any]:
+    """A shop's log whose actions are numbers without numbers in their names."""
+    visit = np.repeat(np.arange(rows // 4), 4)
+    draws = np.random.default_rng(1)
+    return {
+        "visit": [f"v{one}" for one in visit],
+        "user_age": 16 + visit % 64,
+        "rooms": 1 + visit % 20,
+        "city_code": 100 + visit % 30,
+        "ts": pyarrow.array(np.arange(rows), pyarrow.timestamp("us")),
+        "dwell_time": draws.exponential(9.0, rows),
+        **columns,
+        "clicks": draws.integers(0, 5, rows),
+        "left": np.tile([False, False, False, True], rows // 4),
+    }
+
+
+@pytest.mark.parametrize("low", [-2.0, 0.0])
+def test_numbers_that_change_within_a_session_are_offered_as_actions(
+    parquet_file: Callable[..., str], low: float
+) -> None:
+    draws = np.random.default_rng(0).uniform(low, 2.0, (4, 4_000))
+    boosts = dict(zip(("boost_price", "boost_new", "boost_pop"), draws, strict=False))
+    path = parquet_file(changing(**boosts, revenue=draws[3] + 2))
+    draft = draft_schema(path)
+    held = tomllib.loads(draft.text)
+    assert held["action"] == {"columns": ["boost_price", "boost_new", "boost_pop"]}
+    assert held["rows"]["value"] == "revenue"
+    assert draft.missing == ()
+    # A guess that is worth a look, one column a line.
+    assert "# guess: numbers that change within a session" in draft.text
+    assert draft.text.count("double, 4,000 values") == 4 + 1  # with revenue and what is left out
+    assert set(draft.left_out) == {"ts", "dwell_time"}
+    schema = LogSchema.from_dict(held)
+    assert check_log(path, schema).errors == ()
+
+
+def test_what_changes_and_is_money_an_answer_or_a_count_is_no_action(
+    parquet_file: Callable[..., str],
+) -> None:
+    counts = np.arange(4_000) % 7 + 0.0
+    draws = np.random.default_rng(0).uniform(0, 9, (2, 4_000))
+    draft = draft_schema(parquet_file(changing(price=draws[0], seen=counts)))
+    assert draft.missing == ("action.columns",)
+    assert tomllib.loads(draft.text)["rows"]["value"] == "price"
+    # One more without such a name is offered, alone.
+    draft = draft_schema(parquet_file(changing(price=draws[0], shift=draws[1])))
+    assert tomllib.loads(draft.text)["action"] == {"columns": ["shift"]}
+
+
+def test_whole_numbers_over_a_range_are_numbers_and_codes_are_not(
+    parquet_file: Callable[..., str],
+) -> None:
+    draft = draft_schema(parquet_file(changing()))
+    held = tomllib.loads(draft.text)["customer"]
+    assert held == {"categorical": ["rooms", "city_code"], "numeric": ["user_age"]}
+    # What was not counted is not said to be nothing.
+    assert "a time (timestamp[us])" in draft.text
+    assert ", 0 values" not in draft.text
+
+
 def test_a_draft_says_what_it_did_not_find(parquet_file: Callable[..., str]) -> None:
     draft = draft_schema(parquet_file({"a": [1.5, 2.5], "b": ["x", "y"]}))
     assert {"rows.session", "action.columns", "feedback.clicks"} <= set(draft.missing)

@@ -33,6 +33,22 @@ def test_snippets_run(snippet: str, tmp_path: Path) -> None:
     assert ran.stdout.strip()
 
 
+def test_the_catalogue_is_built_again_where_one_is(tmp_path: Path) -> None:
+    (snippet,) = (one for one in SNIPPETS if "Catalog.build" in one)
+    (tmp_path / "items.vtbcat").write_text("an older one")
+    test_snippets_run(snippet, tmp_path)
+
+
+def test_a_network_of_ones_own_travels_in_a_file(tmp_path: Path) -> None:
+    from virtualtb_fast.policies import Policy
+
+    (snippet,) = (one for one in SNIPPETS if "Policy.from_tensors" in one)
+    test_snippets_run(snippet, tmp_path)
+    held = Policy.load(tmp_path / "network.safetensors").config
+    assert held is not None
+    assert (held["layers"], held["activation"]["kind"]) == ([91, 64, 27], "tanh")
+
+
 def test_tables_are_up_to_date() -> None:
     tool = ROOT / "tools" / "readme_tables.py"
     checked = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True)

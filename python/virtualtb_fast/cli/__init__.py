@@ -118,7 +118,9 @@ def _run(name: str, words: list[str]) -> int:
     try:
         return int(command.run(options))
     except VirtualTBError as error:
-        print(f"virtualtb-fast {name}: {error}", file=sys.stderr)
+        from virtualtb_fast.cli.common import in_words
+
+        print(f"virtualtb-fast {name}: {in_words(str(error))}", file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
         print(f"virtualtb-fast {name}: interrupted", file=sys.stderr)

@@ -15,6 +15,7 @@ Outcomes are compared before anything is timed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "every contender (default: 1)",
     )
     parser.add_argument("--plot", metavar="FILE", help="draw a picture of it")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     common.add_seed(parser)
     common.add_json(parser)
     _environments(parser.add_argument_group("environments"))
@@ -131,6 +133,13 @@ def run(options: argparse.Namespace) -> int:
                 word = f"-{'' if name == 'k' else '-'}{name.replace('_', '-')}"
                 expected = f"the bench of {what} with it"
                 raise InvalidArgumentError(f"{word}: expected {expected}, got {options.what}")
+    for path in (options.out, options.plot):
+        # Better said before minutes of work than after them.
+        if path is not None and os.path.exists(path) and not options.overwrite:
+            raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
+    if options.out is not None and not os.path.isdir(os.path.dirname(options.out) or "."):
+        folder = os.path.dirname(options.out)
+        raise OutputError(f"{options.out}: expected a folder {folder}, got none")
     if options.plot is not None:
         from virtualtb_fast.evaluation import plots
 
@@ -140,8 +149,6 @@ def run(options: argparse.Namespace) -> int:
         options.threads = 1 if catalog else _cores()
     answer = _in_child(vars(options), threads=options.threads if catalog else 1)
     answer = {"command": f"bench {options.what}", **answer}
-    if options.out is not None:
-        _write(answer, options.out)
     if options.json:
         common.print_json(answer)
     elif catalog:
@@ -151,8 +158,10 @@ def run(options: argparse.Namespace) -> int:
         from virtualtb_fast.cli import _bench_table
 
         _bench_table.show(answer)
+    # Last: what fails to be written or drawn takes no figure with it.
+    if options.out is not None:
+        _write(answer, options.out)
     if options.plot is not None:
-        # Last: a picture that fails to be drawn takes no figure with it.
         _draw(answer, options.plot)
     return 0
 
@@ -180,6 +189,8 @@ def _write(answer: dict[str, Any], path: str) -> None:
             file.write(json.dumps(answer, indent=2, allow_nan=False) + "\n")
         os.replace(beside, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            os.remove(beside)
         raise OutputError(error.errno, error.strerror, path) from error
 
 

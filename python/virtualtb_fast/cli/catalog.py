@@ -12,6 +12,7 @@ virtualtb-fast catalog ACTION --help says more about an action.
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -27,8 +28,20 @@ from virtualtb_fast.errors import InvalidArgumentError, OutputError
 SIGNED = ("--weights", "--price")
 """Options whose values may start with a minus."""
 
+_OPTIONS = {
+    "columns": "--attributes",
+    "ids": "--ids",
+    "price": "--price",
+    "category": "--category",
+    "numbers": "--number",
+}
+"""Arguments of `Catalog.build` that name columns, and the options that give them."""
+
 _SHOWN_QUERIES = 10
 """Queries whose results are printed as text."""
+
+_SAMPLE, _SHOWN = 20_000, 5
+"""Items that are looked at for near categories, and categories that a message names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +165,10 @@ def _build(options: argparse.Namespace) -> int:
         }
     started = time.perf_counter()
     with common.Stages(quiet=options.json) as progress:
-        catalog = Catalog.build(source, options.out, progress=progress, **arguments)
+        try:
+            catalog = Catalog.build(source, options.out, progress=progress, **arguments)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(_with_option(str(error))) from error
     seconds = time.perf_counter() - started
     if options.json:
         info = catalog.info()
@@ -162,6 +178,13 @@ def _build(options: argparse.Namespace) -> int:
     rate = f"{len(catalog) / seconds:,.0f} items a second, {seconds:.2f} s"
     common.print_table([*_table(catalog), ("rate", rate)])
     return 0
+
+
+def _with_option(message: str) -> str:
+    """A message about an argument, about the option that gave it."""
+    argument, separator, rest = message.partition(": expected a column")
+    option = _OPTIONS.get(argument)
+    return message if option is None or not separator else f"{option}{separator}{rest}"
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -189,7 +212,7 @@ def _table(catalog: Catalog) -> list[tuple[str, str]]:
         left = "" if column["items"] == items else f", {items - column['items']:,} items have none"
         rows.append((name, f"{column['name']}: {what}{left}"))
     rows += [
-        ("size", f"{info['bytes'] / 1e6:,.1f} MB, {info['bytes'] / items:.1f} bytes an item"),
+        ("size", f"{common.size(info['bytes'])}, {info['bytes'] / items:.1f} bytes an item"),
         ("clusters", f"{info['clusters']:,}"),
         ("digest", info["digest"]),
     ]
@@ -271,7 +294,7 @@ def _verify(options: argparse.Namespace) -> int:
         common.print_json({**report, "digest": info["digest"], "seconds": seconds, "intact": True})
     else:
         rate = info["bytes"] / seconds / 1e6
-        print(f"{options.file}: intact ({info['bytes'] / 1e6:,.1f} MB, {rate:,.0f} MB a second)")
+        print(f"{options.file}: intact ({common.size(info['bytes'])}, {rate:,.0f} MB a second)")
     return 0
 
 
@@ -338,8 +361,35 @@ def _categories(catalog: Catalog, texts: Sequence[str] | None) -> dict[str, list
                     f"got {text!r}"
                 )
             name, value = next(iter(columns)), text
-        wanted.setdefault(name, []).append(_whole(value) if columns[name] == "integers" else value)
+        one = _whole(value) if columns[name] == "integers" else value
+        _require_category(catalog, name, one)
+        wanted.setdefault(name, []).append(one)
     return wanted
+
+
+def _require_category(catalog: Catalog, name: str, value: Any) -> None:
+    """Refuses a category that no item has: in a command it is a slip.
+
+    The library answers it with no item, because programs ask for what they do not know.
+    """
+    if catalog.count(category={name: value}):
+        return
+    hint = ""
+    if isinstance(value, str):
+        bare = value.strip()
+        others = dict.fromkeys((bare, bare.lower(), bare.upper(), bare.capitalize(), bare.title()))
+        near = [one for one in others if one and catalog.count(category={name: one})]
+        # A catalogue does not list its texts; those of some items are as good as all to guess by.
+        rows = np.unique(np.linspace(0, len(catalog) - 1, _SAMPLE).astype(np.uint32))
+        held = {one for one in catalog.column(name, rows=rows) if one is not None}
+        near += [one for one in difflib.get_close_matches(bare, held, 2) if one not in near]
+        some = [repr(one) for one in near] or [repr(one) for one in sorted(held)[:_SHOWN]]
+        if some:
+            said = "did you mean" if near else "there are"
+            more = "" if near or len(held) <= _SHOWN else ", ..."
+            hint = f" ({said} {', '.join(some)}{more}{'?' if near else ''})"
+    message = f"--category: expected a category of {name!r} that some item has, got {value!r}"
+    raise InvalidArgumentError(f"{message}{hint}")
 
 
 def _is_category(catalog: Catalog, columns: dict[str, str], text: str) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
+
+from virtualtb_fast.errors import InvalidArgumentError
 
 __all__ = [
     "Progress",
@@ -17,13 +20,63 @@ __all__ = [
     "add_seed",
     "add_threads",
     "effort",
+    "in_words",
+    "plural",
     "print_json",
     "print_table",
+    "refuse_ending",
+    "size",
     "whole",
 ]
 
 _PATIENCE = 1.0
 """Seconds until a progress bar appears."""
+
+_WORDS: Final = (
+    ("(overwrite=True?)", "(--overwrite?)"),
+    ("rollout(..., resume=True) (--resume)", "--resume"),
+    ("resume=True (--resume)", "--resume"),
+    ("resume=True", "--resume"),
+    ("overwrite=True", "--overwrite"),
+)
+"""What the library's messages call arguments, and what they are on the command line."""
+
+_TABLES: Final = (
+    *("arrow", "avro", "csv", "db", "feather", "h5", "hdf5", "ipc", "json", "jsonl", "ndjson"),
+    *("npy", "npz", "orc", "pickle", "pkl", "sqlite", "tsv", "txt", "xls", "xlsx"),
+)
+"""Endings that promise another format than Parquet."""
+
+
+def in_words(message: str) -> str:
+    """A message of the library in the command line's words."""
+    for argument, option in _WORDS:
+        message = message.replace(argument, option)
+    return message
+
+
+def refuse_ending(option: str, path: str) -> None:
+    """Refuses to write Parquet under a name that promises something else.
+
+    Raises:
+        InvalidArgumentError: it ends so.
+    """
+    stem, ending = os.path.splitext(path)
+    if ending[1:].lower() in _TABLES:
+        message = f"{option}: expected the name of a Parquet file, got {path!r}"
+        raise InvalidArgumentError(f"{message} (did you mean {stem + '.parquet'!r}?)")
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun: ``1 session``, ``2 sessions``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that fits: ``812 bytes``, ``18.4 kB``, ``1,418.0 MB``."""
+    if count < 1e3:
+        return plural(int(count), "byte")
+    return f"{count / 1e3:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -91,9 +144,14 @@ def print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_table(rows: Sequence[tuple[str, str]]) -> None:
-    """Names and values in two columns; a row without a name goes on with the last one."""
-    width = max(len(name) for name, _ in rows)
+def print_table(rows: Sequence[tuple[str, str]], least: int = 0) -> None:
+    """Names and values in two columns; a row without a name goes on with the last one.
+
+    Args:
+        rows: Names and values.
+        least: The first column's width at least: that of a table that goes on.
+    """
+    width = max(least, *(len(name) for name, _ in rows))
     for name, value in rows:
         print(f"{name:>{width}}  {value}")
 

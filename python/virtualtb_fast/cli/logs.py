@@ -24,6 +24,8 @@ from virtualtb_fast.records import Finding, LogReport, check_log, draft_schema
 _UNUSABLE = 1
 """Exit code of a check that found errors."""
 _WIDTH = 80
+_KINDS = 18
+"""Width of the kinds of findings, if none is longer."""
 _FIELDS = 12
 """Columns of customers that are shown as text."""
 
@@ -113,7 +115,7 @@ def report_table(report: LogReport) -> list[tuple[str, str]]:
     if not report.summary:
         return [*rows, ("pages", "not read")]
     about = report.summary
-    sessions = f"{report.rows:,} in {report.sessions:,} sessions"
+    sessions = f"{report.rows:,} in {common.plural(report.sessions, 'session')}"
     if report.sessions:
         each, longest = about["pages_per_session"], about["longest"]
         sessions += f", {each:.2f} each, {longest:,} the longest"
@@ -144,11 +146,11 @@ def _fields(fields: Sequence[Any]) -> Iterator[str]:
             if one["low"] is not None:
                 what = f"{one['low']:.4g} to {one['high']:.4g}"
         else:
-            what = f"{one['distinct']:,} categories"
+            what = common.plural(one["distinct"], "category", "categories")
             if one["categories"] > one["distinct"]:
                 what = f"{one['distinct']:,} of {one['categories']:,} categories"
         if one["missing"]:
-            what += f", {one['missing']:,} sessions without"
+            what += f", {common.plural(one['missing'], 'session')} without"
         yield f"{one['name']:{width}}  {what}"
     if len(fields) > _FIELDS:
         yield f"and {len(fields) - _FIELDS} more"
@@ -163,11 +165,14 @@ def _shares(counts: Any) -> str:
 
 def print_findings(report: LogReport) -> None:
     """What is wrong, and a last line that says whether the log will do."""
+    width = max((len(one.kind) for one in report.findings), default=0)
     for name, findings in (("errors", report.errors), ("warnings", report.warnings)):
         if findings:
             print(f"\n{name}")
             for finding in findings:
-                print("\n".join(_finding_lines(finding)))
+                print("\n".join(_finding_lines(finding, max(width, _KINDS))))
+    if any(finding.rows for finding in report.findings):
+        print("\nThe first row of the log is row 0.")
     counts = [
         f"{len(findings)} {name}{'' if len(findings) == 1 else 's'}"
         for name, findings in (("error", report.errors), ("warning", report.warnings))
@@ -178,8 +183,8 @@ def print_findings(report: LogReport) -> None:
     print(f"\n{report.source}: {verdict}{some}")
 
 
-def _finding_lines(finding: Finding) -> Iterator[str]:
-    head = f"  {finding.kind:18} "
+def _finding_lines(finding: Finding, width: int) -> Iterator[str]:
+    head = f"  {finding.kind:{width}} "
     text = str(finding)
     if finding.hint:
         text += f"; {finding.hint}"

@@ -82,7 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_seed(play)
     common.add_threads(play)
     output = parser.add_argument_group("what comes out")
-    output.add_argument("--out", metavar="FILE", help="write every page to this Parquet file")
+    output.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write every page to this Parquet file, in a folder that is there",
+    )
     output.add_argument(
         "--plot", metavar="FILE", help="draw clicks by page and session lengths (.png, .svg, .pdf)"
     )
@@ -127,14 +131,19 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _say_what_is_left(options.out)
         raise
-    if options.plot is not None:
-        from virtualtb_fast.evaluation import plots
-
-        plots.sessions(played.summary, options.plot, title=_title(place, options))
+    rows = _table(place, played, options)
     if options.json:
         common.print_json(_report(place, played, options))
     else:
-        common.print_table(_table(place, played, options))
+        common.print_table(rows)
+    if options.plot is not None:
+        # Last: a picture that fails to be drawn takes no figure with it.
+        from virtualtb_fast.evaluation import plots
+
+        plots.sessions(played.summary, options.plot, title=_title(place, options))
+        if not options.json:
+            least = max(len(name) for name, _ in rows)
+            common.print_table([("picture in", options.plot)], least)
     return 0
 
 
@@ -153,6 +162,8 @@ def _place(options: argparse.Namespace) -> Simulator | GroundTruthStore:
 def _refuse_existing(options: argparse.Namespace) -> None:
     if options.resume and options.out is None:
         raise InvalidArgumentError("--resume: expected --out with it, got none")
+    if options.out is not None:
+        common.refuse_ending("--out", options.out)
     # What the same command has finished is its own to look at, and to draw again.
     names = (options.out, f"{options.out}.partial")
     began = options.resume and any(os.path.exists(name) for name in names)
@@ -214,9 +225,7 @@ def _table(
     if summary.resumed:
         rows.append(("resumed", f"{summary.resumed:,} of the pages were there"))
     if options.out is not None:
-        rows.append(("pages in", f"{options.out} ({_megabytes(options.out)})"))
-    if options.plot is not None:
-        rows.append(("picture in", options.plot))
+        rows.append(("pages in", f"{options.out} ({common.size(os.path.getsize(options.out))})"))
     return rows
 
 
@@ -241,7 +250,3 @@ def _sold(summary: Summary) -> list[tuple[str, str]]:
 def _interval(bounds: tuple[float, float], digits: int) -> str:
     low, high = bounds
     return "" if math.isnan(low) else f"   (95 %: {low:.{digits}f} to {high:.{digits}f})"
-
-
-def _megabytes(path: str) -> str:
-    return f"{os.path.getsize(path) / 1e6:,.1f} MB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -266,8 +267,13 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     stem, ending = os.path.splitext(name)
     beside = f"{stem}.partial{ending}"
     try:
-        figure.savefig(beside, dpi=150)
-        os.replace(beside, name)
+        try:
+            figure.savefig(beside, dpi=150)
+            os.replace(beside, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.remove(beside)
+            raise
     except OSError as error:
         raise OutputError(error.errno, error.strerror, name) from error
 

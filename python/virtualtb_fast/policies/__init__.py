@@ -101,7 +101,11 @@ class Policy:
             FileFormatError: the file is no policy, was cut short, or was altered.
             OutputError: the operating system could not read it.
         """
-        return cls._of_network(_core.Policy.load(_arguments.as_path(path)))
+        try:
+            return cls._of_network(_core.Policy.load(_arguments.as_path(path)))
+        except OutputError as error:
+            error.naming("a policy's file (.safetensors)")
+            raise
 
     @classmethod
     def from_tensors(
@@ -248,6 +252,11 @@ def _layer(index: int, pair: Any) -> tuple[NDArray[np.float32], NDArray[np.float
     """A layer's weight and bias, whose shapes the native module compares with its neighbours'."""
     if isinstance(pair, list | tuple) and len(pair) == 2:
         arrays = [part for part in pair if isinstance(part, np.ndarray)]
+        for name, array in zip(("weight", "bias"), arrays, strict=False):
+            if len(arrays) == 2 and array.dtype != np.float32:
+                got = f"{array.dtype} of shape {array.shape}"
+                message = f"layer {index}: expected a {name} of float32, got {got}"
+                raise InvalidArgumentError(message)
         if [array.ndim for array in arrays] == [2, 1] and arrays[0].shape[0] == len(arrays[1]):
             return np.ascontiguousarray(arrays[0]), np.ascontiguousarray(arrays[1])
     expected = "(weight, bias), arrays of shapes (outputs, inputs) and (outputs,)"
@@ -288,6 +297,7 @@ def _numbers(path: str) -> NDArray[np.float32]:
             words = file.read(1 << 20).replace(",", " ").split()
         return np.array([float(word) for word in words], np.float32)
     except OSError as error:
-        raise OutputError(error.errno, error.strerror, path) from error
+        told = OutputError(error.errno, error.strerror, path)
+        raise told.naming("an action, a .npy or text file") from error
     except (ValueError, EOFError) as error:
         raise InvalidArgumentError(f"{path}: expected a vector of numbers, got {error}") from error

@@ -11,31 +11,19 @@ from typing import Any, Final
 import numpy as np
 
 from virtualtb_fast.errors import InvalidArgumentError
-from virtualtb_fast.records.decode import kind_of
+from virtualtb_fast.records.looks import WORDS, Column, Looked
 from virtualtb_fast.records.schema import FORMAT, VERSION
-from virtualtb_fast.records.source import Source, open_source, pyarrow
+from virtualtb_fast.records.source import Source, open_source
 
 __all__ = ["Draft", "draft_schema"]
 
-_ROWS: Final = 500_000
 _WIDTH: Final = 36
 _FEW, _MANY = 64, 1_000
-"""Whole numbers with fewer values are categories; what has more values may be an identifier."""
-
-_WORDS: Final = {
-    "session": r"session|visit|sid$|trajectory|episode|request_?id|search_?id",
-    "page": r"^page$|page_?(no|num|number|index|id)?$|^(step|turn|position|pv)(_?(no|index|id))?$",
-    "day": r"^day$|day_?(no|num|index)$",
-    "hour": r"hour",
-    "value": r"price|value|revenue|amount|gmv|turnover",
-    "clicks": r"click",
-    "second": r"deal|order|purchase|buy|bought|conversion|units|cart|long_?view",
-    "bought": r"buy|bought|purchase|order|conversion|deal",
-    "outcome": r"outcome|result|feedback|event|behaviou?r|response",
-    "leave": r"leave|left|exit|quit|done|terminal|last",
-    "action": r"action|weight|^w_?\d*$|rank|score",
-}
-"""What the columns of a role are often called."""
+"""Whole numbers with more values than the first are numbers, not categories; what has more values
+than the second may be an identifier."""
+_SPREAD: Final = 12
+"""Whole numbers with more values than this are numbers if they count from elsewhere than 0 and 1,
+or leave many out: codes of categories do neither."""
 
 _MEANINGS: Final = {
     "turn": r"turn|next|pass|skip|scroll|continue|more|view|none",
@@ -55,37 +43,6 @@ class Draft:
     """Keys for which no column was found; the file does not load before they are filled in."""
     left_out: tuple[str, ...]
     """Columns that the file does not use."""
-
-
-@dataclass(slots=True)
-class _Column:
-    """What one column looks like."""
-
-    name: str
-    kind: str
-    type: str
-    distinct: int
-    nulls: int
-    values: list[Any]
-    """Some of its values, the most frequent ones first."""
-    low: float
-    high: float
-    length: int
-    """Of lists, if all have the same; else 0."""
-    steady: bool = True
-    """Whether it has one value a session."""
-
-    @property
-    def looks(self) -> str:
-        """A few words for a comment."""
-        if self.kind == "list":
-            return f"{self.type}" if not self.length else f"lists of {self.length} numbers"
-        parts = [self.type, f"{self.distinct:,} value{'' if self.distinct == 1 else 's'}"]
-        if self.kind in ("whole", "number") and self.low <= self.high:
-            parts.append(f"{self.low:g} to {self.high:g}")
-        if self.nulls:
-            parts.append(f"{self.nulls:,} missing")
-        return ", ".join(parts)
 
 
 def draft_schema(logs: Any) -> Draft:
@@ -108,101 +65,14 @@ def draft_schema(logs: Any) -> Draft:
             f"{source.name}: expected a log of another form, got one of this package, "
             "which needs no schema file"
         )
-    looked = _Looked(source)
+    looked = Looked(source)
     return _Writer(source, looked).draft()
-
-
-class _Looked:
-    """The first rows of a log, and what its columns seem to be."""
-
-    def __init__(self, source: Source) -> None:
-        self._arrow = pyarrow("logs schema")
-        self.table = self._head(source)
-        self.columns = {name: self._column(name) for name in dict.fromkeys(source.schema.names)}
-        self.session = self._named("session", ("whole", "text")) or self._by_runs()
-        if self.session is not None:
-            self._steadiness(self.session)
-
-    def _head(self, source: Source) -> Any:
-        taken, rows = [], 0
-        for batch in source.batches(list(dict.fromkeys(source.schema.names))):
-            taken.append(batch)
-            rows += batch.num_rows
-            if rows >= _ROWS:
-                break
-        schema = taken[0].schema if taken else source.schema
-        return self._arrow.Table.from_batches(taken, schema)
-
-    def _column(self, name: str) -> _Column:
-        compute, column = self._arrow.compute, self.table.column(name)
-        if self._arrow.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        kind = kind_of(self._arrow, column.type)
-        nulls = column.null_count
-        if kind in ("list", "other"):
-            lengths = compute.unique(compute.list_value_length(column)) if kind == "list" else []
-            one = len(lengths) == 1 and lengths[0].as_py()
-            return _Column(name, kind, str(column.type), 0, nulls, [], 0, 0, int(one or 0))
-        counts = compute.value_counts(column.drop_null())
-        order = compute.sort_indices(counts.field("counts"), sort_keys=[("", "descending")])
-        values = counts.field("values").take(order[:20]).to_pylist()
-        low, high = 1.0, 0.0
-        if kind in ("whole", "number") and len(counts):
-            bounds = compute.min_max(column).as_py()
-            low, high = float(bounds["min"]), float(bounds["max"])
-        return _Column(name, kind, str(column.type), len(counts), nulls, values, low, high, 0)
-
-    def _named(self, role: str, kinds: Sequence[str]) -> str | None:
-        found: list[str] = [
-            name
-            for name, column in self.columns.items()
-            if column.kind in kinds and re.search(_WORDS[role], name.lower())
-        ]
-        return found[0] if found else None
-
-    def _by_runs(self) -> str | None:
-        """The column of identifiers whose equal values stand together."""
-        for name, column in self.columns.items():
-            if column.kind in ("whole", "text") and 1 < column.distinct < len(self.table):
-                codes = self._codes(name)
-                runs = 1 + int((codes[1:] != codes[:-1]).sum())
-                if bool(runs == column.distinct) and len(codes) / runs < 200:
-                    return column.name
-        return None
-
-    def _codes(self, name: str) -> Any:
-        column = self.table.column(name).combine_chunks()
-        if not self._arrow.types.is_dictionary(column.type):
-            column = column.dictionary_encode()
-        return column.indices.cast(self._arrow.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-
-    def _steadiness(self, session: str) -> None:
-        codes = self._codes(session)
-        self.starts = np.concatenate(([True], codes[1:] != codes[:-1]))
-        for name, column in self.columns.items():
-            if column.kind not in ("list", "other"):
-                values = self._codes(name)
-                changed = np.concatenate(([False], values[1:] != values[:-1]))
-                column.steady = not bool((changed & ~self.starts).any())
-
-    def counts_pages(self, name: str) -> int | None:
-        """The first page's number, if the column counts the pages of sessions."""
-        values = self.table.column(name).fill_null(-1).to_numpy()
-        if values.dtype.kind not in "iu" or not len(values):
-            return None
-        values = values.astype(np.int64)
-        steps = values[1:] - values[:-1]
-        inside = ~self.starts[1:]
-        first = values[self.starts]
-        if not inside.any() or (steps[inside] == 1).mean() < 0.9:
-            return None
-        return int(np.bincount(np.clip(first, 0, 1000)).argmax())
 
 
 class _Writer:
     """Gives columns their roles and writes the file."""
 
-    def __init__(self, source: Source, looked: _Looked) -> None:
+    def __init__(self, source: Source, looked: Looked) -> None:
         self._source, self._looked, self._columns = source, looked, looked.columns
         self._used: set[str] = set()
         self._missing: list[str] = []
@@ -211,9 +81,10 @@ class _Writer:
         self._page, self._first = self._pages()
         self._day = self._find("day", ("whole",))
         self._hour = self._find("hour", ("whole", "number"), low=0, high=24)
+        self._named = True
         self._action = self._actions()
         self._feedback = self._answers()
-        self._value = self._find("value", ("number",), steady=False)
+        self._value = self._find("value", ("number",), low=0, steady=False)
         self._customers()
 
     def _take(self, name: str | None) -> str | None:
@@ -221,7 +92,7 @@ class _Writer:
             self._used.add(name)
         return name
 
-    def _free(self, kinds: Sequence[str]) -> Iterator[_Column]:
+    def _free(self, kinds: Sequence[str]) -> Iterator[Column]:
         for column in self._columns.values():
             if column.name not in self._used and column.kind in kinds:
                 yield column
@@ -240,7 +111,7 @@ class _Writer:
                 low <= column.low and column.high <= high
             )
             same = steady is None or column.steady == steady or self._session is None
-            if fits and same and re.search(_WORDS[role], column.name.lower()):
+            if fits and same and re.search(WORDS[role], column.name.lower()):
                 return self._take(column.name)
         return None
 
@@ -250,7 +121,7 @@ class _Writer:
         named = [
             column.name
             for column in self._free(("whole",))
-            if re.search(_WORDS["page"], column.name.lower())
+            if re.search(WORDS["page"], column.name.lower())
         ]
         others = [column.name for column in self._free(("whole",)) if not column.steady]
         for name in dict.fromkeys([*named, *others]):
@@ -262,7 +133,7 @@ class _Writer:
     def _actions(self) -> list[str]:
         lists = [column for column in self._free(("list",)) if column.length]
         numbers = [column for column in lists if "int" not in column.type] or lists
-        named = [one for one in numbers if re.search(_WORDS["action"], one.name.lower())]
+        named = [one for one in numbers if re.search(WORDS["action"], one.name.lower())]
         if numbers:
             return [str(self._take((named or numbers)[0].name))]
         groups: dict[str, list[str]] = {}
@@ -275,16 +146,47 @@ class _Writer:
             for stem, names in groups.items()
             if len(names) > 1
             and (
-                re.search(_WORDS["action"], stem.lower() or "?")
+                re.search(WORDS["action"], stem.lower() or "?")
                 or all(self._columns[name].kind == "number" for name in names)
             )
         }
         if not floats:
-            return []
-        named_stems = [stem for stem in floats if re.search(_WORDS["action"], stem.lower() or "?")]
+            self._named = False
+            return self._changing()
+        named_stems = [stem for stem in floats if re.search(WORDS["action"], stem.lower() or "?")]
         best = max(named_stems or floats, key=lambda stem: len(floats[stem]))
         self._used.update(floats[best])
         return floats[best]
+
+    def _changing(self) -> list[str]:
+        """Numbers that change within a session and do not look like anything else."""
+        changing = [
+            column.name
+            for column in self._free(("number",))
+            if not column.steady
+            # Counts with gaps among them are numbers too, as pandas has it.
+            and not all(float(value).is_integer() for value in column.values)
+            and not re.search(WORDS["time"], column.name.lower())
+        ]
+
+        def stem(name: str) -> str:
+            return re.split(r"[_.\-]", name, maxsplit=1)[0]
+
+        def other(name: str) -> bool:
+            """Whether its name says money or an answer, and no two others are named like it."""
+            roles = ("value", "clicks", "second", "leave")
+            said = any(re.search(WORDS[role], name.lower()) for role in roles)
+            alike = sum(stem(one) == stem(name) for one in changing) - 1
+            return said and (alike < 2 or stem(name) == name)
+
+        found = [name for name in changing if not other(name)]
+        stems = [stem(name) for name in found]
+        largest = max(stems, key=stems.count, default="")
+        if stems.count(largest) > 1:
+            # What is named alike belongs together.
+            found = [name for name in found if stem(name) == largest]
+        self._used.update(found)
+        return found
 
     def _answers(self) -> list[tuple[str, Any, str]]:
         """(key, value, comment) of the feedback."""
@@ -311,7 +213,7 @@ class _Writer:
         self._missing.append("feedback.clicks")
         return [("clicks", "", "NOT FOUND: clicks, outcome or bought, see the documentation")]
 
-    def _outcome(self, column: _Column, meant: dict[str, list[str]]) -> list[tuple[str, Any, str]]:
+    def _outcome(self, column: Column, meant: dict[str, list[str]]) -> list[tuple[str, Any, str]]:
         self._take(column.name)
         lines: list[tuple[str, Any, str]] = [
             ("outcome", column.name, f"guess, from its values: {column.looks}")
@@ -334,34 +236,45 @@ class _Writer:
         return [("leave", name, f"guess, from its name: {self._looks(name)}")]
 
     def _customers(self) -> None:
-        self._categorical: list[_Column] = []
-        self._numeric: list[_Column] = []
-        self._left_out: list[tuple[_Column, str]] = []
+        self._categorical: list[Column] = []
+        self._numeric: list[Column] = []
+        self._left_out: list[tuple[Column, str]] = []
         sessions = self._columns[self._session].distinct if self._session else len(self._columns)
         for column in self._columns.values():
             if column.name in self._used:
                 continue
             kind = column.kind
             if kind in ("list", "other"):
-                self._left_out.append((column, "no category and no number"))
+                time = column.type.startswith(("timestamp", "time", "duration"))
+                what = "a time" if time else "no category and no number"
+                self._left_out.append((column, what))
             elif not column.steady:
                 self._left_out.append((column, "changes within a session"))
             elif self._identifies(column, sessions):
                 self._left_out.append((column, "an identifier"))
-            elif kind == "number" or (kind == "whole" and column.distinct > _FEW):
+            elif kind == "number" or (kind == "whole" and self._measures(column)):
                 self._numeric.append(column)
             else:
                 self._categorical.append(column)
         if not self._categorical and not self._numeric:
             self._missing.append("customer.categorical")
 
-    def _identifies(self, column: _Column, sessions: int) -> bool:
+    def _identifies(self, column: Column, sessions: int) -> bool:
         """Whether it says who somebody is rather than what they are like."""
         unique = column.distinct > sessions // 2
         if column.kind == "text":
             return unique and column.distinct > _MANY
         named = re.search(r"(^|_)(id|key|uuid)$|time|stamp", column.name.lower())
         return column.kind == "whole" and unique and column.distinct > _FEW and named is not None
+
+    def _measures(self, column: Column) -> bool:
+        """Whether whole numbers say how much rather than which."""
+        if column.distinct > _FEW:
+            return True
+        if re.search(WORDS["code"], column.name.lower()):
+            return False
+        dense = column.distinct > 0.9 * (column.high - column.low + 1)
+        return column.distinct > _SPREAD and not (dense and column.low in (0, 1))
 
     def _looks(self, name: str) -> str:
         return self._columns[name].looks
@@ -421,6 +334,10 @@ class _Writer:
         if not self._action:
             self._missing.append("action.columns")
             yield _line("columns", [""], "NOT FOUND: columns of numbers, or one column of lists")
+            return
+        if not self._named:
+            yield "# guess: numbers that change within a session; take out what you did not choose"
+            yield from _listed("columns", [(name, self._looks(name)) for name in self._action])
             return
         if len(self._action) == 1:
             yield _line("columns", self._action, f"guess: {self._looks(self._action[0])}")

@@ -199,7 +199,8 @@ class LogSchema:
             with open(text, "rb") as file:
                 held = file.read(_LARGEST_FILE + 1)
         except OSError as error:
-            raise OutputError(error.errno, error.strerror, text) from error
+            told = OutputError(error.errno, error.strerror, text)
+            raise told.naming("a schema file (TOML)") from error
         if len(held) > _LARGEST_FILE:
             expected = f"a schema file of at most {_LARGEST_FILE:,} bytes"
             raise FileFormatError(f"{text}: expected {expected}, got a larger one")

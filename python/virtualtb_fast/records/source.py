@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from virtualtb_fast._arguments import as_path
+from virtualtb_fast._sniff import not_parquet
 from virtualtb_fast.errors import (
     FileFormatError,
     InvalidArgumentError,
@@ -165,7 +166,8 @@ def _open_file(arrow: Any, path: str) -> Source:
         first_hand = (file.metadata.created_by or "").startswith(_CREATOR)
         file.close()
     except unreadable as error:
-        message = f"{path}: expected a Parquet file, got {_first_line(error)}"
+        got = not_parquet(path) or _first_line(error)
+        message = f"{path}: expected a Parquet file, got {got}"
         raise FileFormatError(message) from error
 
     def read(columns: Sequence[str]) -> Iterator[Any]:
@@ -205,4 +207,5 @@ def _reading(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(error.errno, error.strerror, path) from error
+        told = OutputError(error.errno, error.strerror, path)
+        raise told.naming("a log, a Parquet file") from error
