@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.records.check import identifies
 from virtualtb_fast.records.decode import kind_of
 from virtualtb_fast.records.schema import FORMAT, VERSION
 from virtualtb_fast.records.source import Source, open_source, pyarrow
@@ -21,6 +22,8 @@ _ROWS: Final = 500_000
 _WIDTH: Final = 36
 _FEW, _MANY = 64, 1_000
 """Whole numbers with fewer values are categories; what has more values may be an identifier."""
+
+_IDENTIFIER: Final = "an identifier"
 
 _WORDS: Final = {
     "session": r"session|visit|sid$|trajectory|episode|request_?id|search_?id",
@@ -55,6 +58,8 @@ class Draft:
     """Keys for which no column was found; the file does not load before they are filled in."""
     left_out: tuple[str, ...]
     """Columns that the file does not use."""
+    warnings: tuple[str, ...] = ()
+    """What one should know of: columns of the customer's that look like identifiers."""
 
 
 @dataclass(slots=True)
@@ -347,7 +352,7 @@ class _Writer:
             elif not column.steady:
                 self._left_out.append((column, "changes within a session"))
             elif self._identifies(column, sessions):
-                self._left_out.append((column, "an identifier"))
+                self._left_out.append((column, _IDENTIFIER))
             elif kind == "number" or (kind == "whole" and column.distinct > _FEW):
                 self._numeric.append(column)
             else:
@@ -393,7 +398,23 @@ class _Writer:
         if not any(key in ("leave", "outcome") for key, _, _ in self._feedback):
             lines.append("# no leave: a customer leaves after the last page of a session")
         left_out = tuple(column.name for column, _ in self._left_out)
-        return Draft("\n".join(lines) + "\n", tuple(self._missing), left_out)
+        return Draft("\n".join(lines) + "\n", tuple(self._missing), left_out, (*self._warnings(),))
+
+    def _warnings(self) -> Iterator[str]:
+        """Columns with nearly one value a session, whether they were left out or not."""
+        if self._session is None:
+            return
+        sessions = self._columns[self._session].distinct
+        out = {column.name for column, why in self._left_out if why == _IDENTIFIER}
+        for column in self._columns.values():
+            if column.name in out or (
+                column in self._categorical and identifies(column.distinct, sessions)
+            ):
+                what = "left out" if column.name in out else "leave it out if so"
+                yield (
+                    f"column {column.name!r}: {column.distinct:,} values in {sessions:,} sessions: "
+                    f"an identifier? ({what})"
+                )
 
     def _row_lines(self) -> Iterator[str]:
         if self._session is None:
