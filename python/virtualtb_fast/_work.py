@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from virtualtb_fast._arguments import as_path
 from virtualtb_fast._training import Checkpoint, Progress
 from virtualtb_fast.errors import MissingExtraError, OutputError
 
-__all__ = ["Meter", "StageCheckpoint", "Watch", "WorkFolder", "hold", "stage_key", "versions"]
+__all__ = [
+    "Costs",
+    "Kept",
+    "Meter",
+    "StageCheckpoint",
+    "Watch",
+    "WorkFolder",
+    "hold",
+    "stage_key",
+    "versions",
+]
 
 _ELAPSED = "__seconds__"
 
@@ -119,12 +132,29 @@ def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class Kept(KeyboardInterrupt):
+    """Ctrl-C, with all that was done until then in a checkpoint."""
+
+
+_PATIENCE: Final = 5.0
+"""Seconds after Ctrl-C within which the step that is under way may end."""
+
+
 class StageCheckpoint(Checkpoint):
-    """A checkpoint that knows how long its stage has taken, kills and resumptions included."""
+    """A checkpoint that knows how long its stage has taken, kills and resumptions included.
+
+    As a context it answers Ctrl-C: where a step may be under way, whose state is torn, it is `due`,
+    and raises `Kept` when the state after that step is saved. A second Ctrl-C does not wait for
+    that, and a step that takes longer than 5 seconds is not waited for: what is on disk then is a
+    state from before it. Threads but the main one, and programs with handlers of SIGINT of
+    their own, have it their way.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         """See `virtualtb_fast._training.Checkpoint`."""
         super().__init__(path, key)
+        self._handles = self._asked = False
+        self._timer: threading.Timer | None = None
         self._before, self._began = 0.0, time.perf_counter()
         self._saved = False
         self.resumed = False
@@ -146,9 +176,43 @@ class StageCheckpoint(Checkpoint):
         return held
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the file."""
+        """Replaces the file; raises `Kept` after Ctrl-C."""
+        self._wait_no_longer()
         super().save({**state, _ELAPSED: self.seconds})
         self._saved = True
+        if self._asked:
+            raise Kept
+
+    def due(self) -> bool:
+        """Whether it is time for another one, or Ctrl-C was pressed."""
+        return self._asked or super().due()
+
+    def __enter__(self) -> StageCheckpoint:
+        main = threading.current_thread() is threading.main_thread()
+        self._handles = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._handles:
+            signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._wait_no_longer()
+        if self._handles:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._asked and kind is None:
+            # It was over before it was asked; some stages keep nothing even then.
+            raise Kept if self._saved or self.resumed else KeyboardInterrupt
+
+    def _interrupted(self, *_: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._timer = threading.Timer(_PATIENCE, _thread.interrupt_main)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _wait_no_longer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Meter:
@@ -162,6 +226,29 @@ class Meter:
     def look(self) -> None:
         """Looks now."""
         self.peak = max(self.peak, _anonymous())
+
+
+@dataclass(slots=True)
+class Costs:
+    """What a fit takes: of its run and not of its result, so no file holds it."""
+
+    simulating: float = 0.0
+    """Seconds spent simulating."""
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def done(self, stage: str, seconds: float, resumed: bool = False, **more: Any) -> None:
+        """A stage is finished."""
+        self.stages[stage] = {"seconds": round(seconds, 3), "resumed": resumed, **more}
+
+    def to_dict(self, peak: int) -> dict[str, Any]:
+        """What `virtualtb_fast.fit` tells of them; ``peak`` is memory in bytes."""
+        seconds = sum(float(stage["seconds"]) for stage in self.stages.values())
+        return {
+            "seconds": round(seconds, 3),
+            "simulating_share": round(self.simulating / seconds, 4) if seconds else 0.0,
+            "peak_memory_bytes": peak,
+            "stages": self.stages,
+        }
 
 
 @dataclass(slots=True)

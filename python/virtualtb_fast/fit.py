@@ -21,7 +21,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -38,7 +38,7 @@ from virtualtb_fast._fit_settings import (
     Settings,
 )
 from virtualtb_fast._training import Progress
-from virtualtb_fast._work import StageCheckpoint, Watch, WorkFolder, stage_key, versions
+from virtualtb_fast._work import Costs, StageCheckpoint, Watch, WorkFolder, stage_key, versions
 from virtualtb_fast.errors import InvalidArgumentError, OutputError, TrainingDivergedError
 from virtualtb_fast.logs import OUTCOMES
 from virtualtb_fast.records import Prepared, prepare
@@ -50,6 +50,8 @@ __all__ = ["CUSTOMERS", "RESPONSES", "fit"]
 _HELD_OUT: Final = 0.1
 _PLAYED: Final = 20_000
 """Sessions in which the finished simulator is compared with the log."""
+_FACTOR: Final = 2.0
+"""A figure that is further than this from the log's is called out."""
 
 
 def fit(
@@ -70,6 +72,7 @@ def fit(
     engine: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
+    costs: Callable[[dict[str, Any]], None] | None = None,
     customers_config: Any = None,
     responses_config: Any = None,
 ) -> Simulator:
@@ -78,8 +81,9 @@ def fit(
     Args:
         logs: A Parquet file, one row a page; a `SessionLog`, a DataFrame or another Arrow table.
         out: The simulator's file. Its work folder is ``OUT.work``, which is removed when the file
-            is there; after an interruption the same call goes on from it. Without ``out`` nothing
-            is kept on disk.
+            is there; after an interruption the same call goes on from it. Ctrl-C in a training
+            is answered when the step that is under way is finished and kept, at once if it is
+            pressed again. Without ``out`` nothing is kept on disk.
         customers: One of `CUSTOMERS`.
         responses: One of `RESPONSES`.
         leave: ``"hazard"``: customers may leave after every page, depending on it and on the
@@ -101,11 +105,17 @@ def fit(
         engine: Write the learned logging policy here, a policy's ``.safetensors``.
         tensorboard: Write scalars of every stage to this folder.
         progress: Called with (stage, steps done, steps in all or 0, live figures).
+        costs: Called at the end with what this run took: ``seconds`` of wall time, the
+            ``simulating_share`` of it, ``peak_memory_bytes``, and by name the ``stages``, each with
+            its ``seconds`` and whether it was ``resumed``. The simulator's file holds none of it.
         customers_config: Settings of the sampler, in place of its defaults.
         responses_config: A `CloningConfig` or `MailConfig` in place of the defaults.
 
     Returns:
-        The simulator; ``simulator.provenance["fit"]`` holds the report of the fit.
+        The simulator; ``simulator.provenance["fit"]`` holds the report of the fit, in it the
+        ``warnings`` of the log's check, and in ``check`` figures of the log beside simulated ones,
+        those ``off`` that are more than twofold from the log's. The same log,
+        schema, settings and seed give the same file to the last byte, interrupted or not.
 
     Raises:
         LogError: the log cannot be learned from; the message names file, column and row.
@@ -128,6 +138,7 @@ def fit(
         customers_config,
         responses_config,
     )
+    told = function("costs", costs)
     paths = [None if path is None else Path(as_path(path)) for path in (out, engine)]
     progress = function("progress", progress)
     tensorboard = None if tensorboard is None else as_path(tensorboard)
@@ -139,7 +150,8 @@ def fit(
             if not resume:
                 work.clear()
             try:
-                simulators, policy = _Fit(logs, schema, settings, work.path, watch).run()
+                run = _Fit(logs, schema, settings, work.path, watch)
+                simulators, policy = run.run()
             except TrainingDivergedError as error:
                 raise TrainingDivergedError(
                     f"{error}. The last good checkpoint is kept in {work.path}; "
@@ -160,6 +172,9 @@ def fit(
                 simulators[0].save(paths[0])
             if not keep_work:
                 work.remove()
+            if told is not None:
+                watch.meter.look()
+                told(run.costs.to_dict(watch.meter.peak))
     return simulators[0]
 
 
@@ -195,7 +210,7 @@ class _Fit:
         self._logs, self._log_schema, self._settings = logs, schema, settings
         self._work, self._watch = work, watch
         self._stages: dict[str, dict[str, Any]] = {}
-        self._simulating = 0.0
+        self.costs = Costs()
 
     def run(self) -> tuple[list[Simulator], Any]:
         """The simulator and those of an ensemble's other members, and the policy that logged."""
@@ -227,7 +242,8 @@ class _Fit:
             self._watch(stage, done, total, {})
 
         log = prepare(self._logs, self._work / "log", self._log_schema, progress)
-        self._done("log", time.perf_counter() - began, pages=log.rows, sessions=log.sessions)
+        self.costs.done("log", time.perf_counter() - began)
+        self._done("log", pages=log.rows, sessions=log.sessions)
         self._settings.check(log)
         return log
 
@@ -240,17 +256,19 @@ class _Fit:
         arguments: dict[str, Any] = {} if given is None else {"config": given}
         if settings.device != "cpu" and settings.customers in ON_DEVICE:
             arguments["device"] = settings.device
-        checkpoint = self._checkpoint("customers", sampler=settings.customers, config=repr(given))
-        sampler = FITS[settings.customers](
-            codes,
-            self._log.schema.customer,
-            seed=settings.seed,
-            progress=self._watch,
-            checkpoint=checkpoint,
-            **arguments,
-        )
+        asked: dict[str, Any] = {"sampler": settings.customers, "config": repr(given)}
+        with self._checkpoint("customers", **asked) as checkpoint:
+            sampler = FITS[settings.customers](
+                codes,
+                self._log.schema.customer,
+                seed=settings.seed,
+                progress=self._watch,
+                checkpoint=checkpoint,
+                **arguments,
+            )
         figures = _customer_figures(sampler, held)
-        self._done("customers", checkpoint.seconds, checkpoint.resumed, **figures)
+        self.costs.done("customers", checkpoint.seconds, checkpoint.resumed)
+        self._done("customers", **figures)
         return sampler
 
     def _split(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -302,37 +320,38 @@ class _Fit:
         ]
 
     def _clone(self, name: str, function: Any, config: Any, seed: int | None = None) -> Any:
-        checkpoint = self._checkpoint(name, config=repr(config), method=function.__name__)
-        fitted = function(
-            self._pages,
-            seed=self._settings.seed if seed is None else seed,
-            config=config,
-            progress=self._watch,
-            checkpoint=checkpoint,
-        )
-        report = getattr(fitted, "report", {})
-        self._done(name, checkpoint.seconds, checkpoint.resumed, **report)
+        asked: dict[str, Any] = {"config": repr(config), "method": function.__name__}
+        with self._checkpoint(name, **asked) as checkpoint:
+            fitted = function(
+                self._pages,
+                seed=self._settings.seed if seed is None else seed,
+                config=config,
+                progress=self._watch,
+                checkpoint=checkpoint,
+            )
+        self.costs.done(name, checkpoint.seconds, checkpoint.resumed)
+        self._done(name, **getattr(fitted, "report", {}))
         return fitted
 
     def _mail(self, config: Any, sampler: Any, start: tuple[Any, Any] | None) -> tuple[Any, Any]:
         from virtualtb_fast.imitation.mail import fit_mail
 
-        checkpoint = self._checkpoint(
-            "mail", config=repr(config), customers=self._key_customers, cloned=start is not None
-        )
-        result = fit_mail(
-            self._pages,
-            seed=self._settings.seed,
-            config=config,
-            customers=sampler,
-            start=start,
-            progress=self._watch,
-            checkpoint=checkpoint,
-        )
-        share = float(result.report["simulating_share"])
-        self._simulating += share * checkpoint.seconds
-        figures = {key: value for key, value in result.report.items() if key != "seconds"}
-        self._done("mail", checkpoint.seconds, checkpoint.resumed, **figures)
+        asked = {"customers": self._key_customers, "cloned": start is not None}
+        with self._checkpoint("mail", config=repr(config), **asked) as checkpoint:
+            result = fit_mail(
+                self._pages,
+                seed=self._settings.seed,
+                config=config,
+                customers=sampler,
+                start=start,
+                progress=self._watch,
+                checkpoint=checkpoint,
+            )
+        figures = dict(result.report)
+        share, _ = figures.pop("simulating_share"), figures.pop("seconds")
+        self.costs.simulating += share * checkpoint.seconds
+        self.costs.done("mail", checkpoint.seconds, checkpoint.resumed, simulating_share=share)
+        self._done("mail", **figures)
         return result.response, result.engine
 
     @property
@@ -397,8 +416,8 @@ class _Fit:
         seed = _hashed(f"{self._settings.seed} check")
         counts = rollout(simulator, policy, sessions=sessions, seed=seed, keep=False).summary
         seconds = time.perf_counter() - began
-        self._simulating += seconds
-        self._done("check", seconds)
+        self.costs.simulating += seconds
+        self.costs.done("check", seconds)
         outcomes = self._log.meta["report"]["outcomes"]
         clicks = np.array(self._log.meta["report"]["clicks"])
         logged = {"mean_session_length": self._log.rows / self._log.sessions}
@@ -410,18 +429,12 @@ class _Fit:
             total = float((clicks * np.arange(len(clicks))).sum())
             logged["ctr"] = total / (simulator.page_items * self._log.rows)
             played["ctr"] = counts.ctr
-        return {"sessions": sessions, "logged": logged, "simulated": played}
+        off = [name for name in logged if _is_off(logged[name], played[name])]
+        return {"sessions": sessions, "logged": logged, "simulated": played, "off": off}
 
     def _report(self, played: dict[str, Any]) -> dict[str, Any]:
-        seconds = sum(float(stage["seconds"]) for stage in self._stages.values())
-        self._watch.meter.look()
-        return {
-            "seconds": round(seconds, 3),
-            "simulating_share": round(self._simulating / seconds, 4) if seconds else 0.0,
-            "peak_memory_bytes": self._watch.meter.peak,
-            "stages": self._stages,
-            "check": played,
-        }
+        warnings = [one.to_dict() for one in self._log.report.warnings]
+        return {"warnings": warnings, "stages": self._stages, "check": played}
 
     def _checkpoint(self, stage: str, **parts: Any) -> StageCheckpoint:
         self._watch.stage(stage)
@@ -435,11 +448,16 @@ class _Fit:
         )
         return StageCheckpoint(self._work / f"{stage}.checkpoint", key)
 
-    def _done(self, stage: str, seconds: float, resumed: bool = False, **figures: Any) -> None:
-        held = {
+    def _done(self, stage: str, **figures: Any) -> None:
+        """What a stage came to, and nothing of what it took: the same whenever it is done again."""
+        self._stages[stage] = {
             key: value for key, value in figures.items() if isinstance(value, int | float | str)
         }
-        self._stages[stage] = {"seconds": round(seconds, 3), "resumed": resumed, **held}
+
+
+def _is_off(logged: float, simulated: float) -> bool:
+    """Whether one is more than twice the other."""
+    return max(logged, simulated) > _FACTOR * min(logged, simulated)
 
 
 def _hashed(text: str) -> int:

@@ -121,6 +121,39 @@ def test_a_fit_goes_on_to_the_same_bits_and_depends_on_its_seed(known: Any, keep
     assert whole.report == resumed.report
 
 
+def test_a_fit_goes_on_from_between_two_looks(
+    known: Any, keeper: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from virtualtb_fast.imitation import fitting
+
+    monkeypatch.setattr(fitting, "_BETWEEN", 2)
+    pages, config = known(800), cloning.CloningConfig(fit=SMALL)
+    looks: list[int] = []
+    kept = keeper()
+    whole = cloning.clone_response(
+        pages,
+        seed=3,
+        config=config,
+        checkpoint=kept,
+        progress=lambda stage, step, of, figures: looks.append(step),
+    )
+    between = [state for state in kept.history if int(state["step"]) not in looks]
+    assert len(between) > 3
+    for state in (between[0], between[len(between) // 2], between[-1]):
+        again = cloning.clone_response(pages, seed=3, config=config, checkpoint=keeper(state))
+        for name, value in whole.network.tensors().items():
+            assert np.array_equal(value, again.network.tensors()[name])
+        assert whole.report == again.report
+    # What is on the disk can be gone on from: nothing is kept of what diverged.
+    kept, wild = keeper(), dataclasses.replace(SMALL, rate=1e30)
+    with pytest.raises(TrainingDivergedError):
+        cloning.clone_response(
+            pages, seed=3, config=cloning.CloningConfig(fit=wild), checkpoint=kept
+        )
+    for state in kept.history:
+        assert all(np.isfinite(one).all() for one in state.values())
+
+
 def test_a_killed_fit_goes_on_from_its_file(known: Any, tmp_path: Any) -> None:
     class KilledError(Exception):
         pass

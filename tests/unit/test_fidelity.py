@@ -410,15 +410,58 @@ def test_a_simulator_of_peoples_own_log_needs_no_schema(
     counted = sum(found["sides"][n]["pages"] * found["sides"][n]["rate"] for n in ("real", "fresh"))
     assert counted == pytest.approx(bought)
 
+    # What it plays is a log of this package: codes, and the schema of them in the file.
+    played = tmp_path / "played.parquet"
+    rollout(simulator, "zero", sessions=200, seed=3, out=played)
+    again = fidelity(str(played), simulator)
+    assert [field["labels"] for field in again["fields"]] == [
+        field["labels"] for field in found["fields"]
+    ]
+    assert again["about"]["log"]["name"] == "played.parquet"
+    assert again["about"]["policy"]["how"] == "that of the log"
+    # That of another one is told apart by what it is of.
+    rollout(GroundTruthStore(0), "zero", sessions=200, out=played, overwrite=True)
+    with pytest.raises(InvalidArgumentError, match=r"expected the log's customers, .*, got"):
+        fidelity(str(played), simulator)
+
 
 def test_a_table_that_does_not_know_a_value_is_refused(
     own: Any, own_schema: Path, parquet_file: Any, tmp_path: Path
 ) -> None:
-    table = prepare(parquet_file(own()), tmp_path / "first", own_schema).table
-    columns = own()
-    columns["city"] = ["elsewhere"] * len(columns["city"])
-    with pytest.raises((InvalidArgumentError, LogError), match="elsewhere"):
-        prepare(parquet_file(columns, "b.parquet"), tmp_path / "b", own_schema, table=table)
+    columns = own(sessions=300)
+    table = prepare(parquet_file(columns), tmp_path / "first", own_schema).table
+
+    def refused(name: str, value: Any, whole: str) -> None:
+        changed = {**columns, name: list(columns[name])}
+        row = int(np.flatnonzero(np.array(columns["page_no"]) == 1)[-1])
+        for later in range(row, len(changed[name])):
+            changed[name][later] = value
+        message = rf"b\.parquet: column '{name}': {whole} in row {row:,}( \(|$)"
+        with pytest.raises(LogError, match=message):
+            prepare(parquet_file(changed, "b.parquet"), tmp_path / "b", own_schema, table=table)
+
+    # The file, the log's own row, the value, and what is known.
+    refused("city", 77, "expected one of 0, 1, 2, 3, 4, got 77")
+    refused("gender", "x", "expected one of 'f', 'm', got 'x'")
+    refused("city", None, "expected a value, as all had .*, got none")
+
+
+def test_a_table_of_many_values_shows_some_and_pools_what_it_does_not_know(
+    own: Any, own_schema: Path, parquet_file: Any, tmp_path: Path
+) -> None:
+    columns = own(sessions=300)
+    sessions = np.cumsum(np.array(columns["page_no"]) == 1) - 1
+    prepared = {}
+    for name, many in (("some", 20), ("pooled", 290)):
+        columns["city"] = sessions % many
+        prepared[name] = prepare(parquet_file(columns), tmp_path / name, own_schema).table
+    columns["city"] = np.where(sessions == 250, 999, sessions % 20)
+    path, row = parquet_file(columns), int(np.flatnonzero(sessions == 250)[0])
+    with pytest.raises(LogError, match=rf"0, 1, 2, 3, 4, 5, 6, 7, \.\.\., got 999 in row {row}"):
+        prepare(path, tmp_path / "a", own_schema, table=prepared["some"])
+    read = prepare(path, tmp_path / "b", own_schema, table=prepared["pooled"])
+    code = len(prepared["pooled"].columns[1].values)
+    assert read["session_customer"][250][1] == code
 
 
 def test_ranks_share_what_is_equal() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import virtualtb_fast as vtb
+from virtualtb_fast import cli
 
 torch = pytest.importorskip("torch")
 pyarrow = pytest.importorskip("pyarrow")
@@ -62,6 +63,7 @@ def test_a_log_of_clicks_becomes_a_simulator(
 ) -> None:
     out = tmp_path / "fit.safetensors"
     calls: list[tuple[str, int, int, dict[str, float]]] = []
+    took: dict[str, Any] = {}
     fitted = vtb.fit(
         clicks,
         out=out,
@@ -71,6 +73,7 @@ def test_a_log_of_clicks_becomes_a_simulator(
         effort=FEW,
         engine=tmp_path / "engine.safetensors",
         progress=lambda *call: calls.append(call),  # type: ignore[arg-type]
+        costs=took.update,
     )
     assert vtb.load_simulator(out) == fitted
     assert sorted(one.name for one in tmp_path.iterdir()) == [
@@ -86,14 +89,15 @@ def test_a_log_of_clicks_becomes_a_simulator(
     assert (about["seed"], about["customers"], about["responses"]) == (0, customers, responses)
     assert set(about["versions"]) >= {"virtualtb_fast", "torch", "numpy", "python"}
     stages = about["report"]["stages"]
-    assert {"log", "customers", "check"} < set(stages)
+    assert {"log", "customers"} < set(stages)
+    assert set(took["stages"]) == {*stages, "check"}
     assert ("mail" in stages) == ("mail" in responses)
     assert ("leave" in stages) == (leave == "once")
-    assert sum(stage["seconds"] for stage in stages.values()) == pytest.approx(
-        about["report"]["seconds"], abs=0.05
+    assert sum(stage["seconds"] for stage in took["stages"].values()) == pytest.approx(
+        took["seconds"], abs=0.05
     )
-    assert 0 < about["report"]["simulating_share"] < 1
-    assert about["report"]["peak_memory_bytes"] > 50e6
+    assert 0 < took["simulating_share"] < 1
+    assert took["peak_memory_bytes"] > 50e6
     assert set(about["report"]["check"]["simulated"]) == {"ctr", "mean_session_length"}
     seen = dict.fromkeys(stage for stage, *_ in calls)
     assert list(seen)[:2] == ["reading the log", "encoding customers"]
@@ -366,6 +370,61 @@ def test_constant_columns_are_learned_from_all_the_same(own: Own, own_schema: Pa
     )
     assert fitted.schema.customer[1].size == 2
     assert (fitted.customers(100, seed=0)[:, 1] == 0).all()
+
+
+def test_what_is_wrong_with_a_log_and_its_simulator_is_said(
+    own: Own,
+    own_schema: Path,
+    parquet_file: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fit(columns: dict[str, Any], *words: str) -> tuple[str, str]:
+        path, out = parquet_file(columns), str(tmp_path / "fit.safetensors")
+        asked = ["fit", path, "--schema", str(own_schema), "--out", out, "--overwrite"]
+        asked += ["--customers", "independent", "--responses", "bc", "--effort", "0.1", *words]
+        assert cli.main(asked) == 0
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    # The guard: a log of which nothing is to be said.
+    columns = own(1_200)
+    summary, said = fit(columns)
+    assert said == ""
+    assert "OFF" not in summary
+    # Sessions that never end, and an identifier.
+    columns["left"] = np.zeros(len(columns["left"]), bool)
+    columns["city"] = [int(visit[-5:]) for visit in columns["visit"]]
+    summary, said = fit(columns)
+    for part in (
+        "warning: the log: column 'left': expected sessions to end, got one that stops after",
+        "warning: the log: column 'left': expected some pages with outcome 'leave', got none",
+        "warning: the log: column 'city': expected values that many sessions share, got 1,200 in",
+        "warning: simulated sessions have ",
+        " times those of the log (",
+        "do not rely on this simulator",
+    ):
+        assert part in said
+    (line,) = [line for line in summary.splitlines() if "OFF" in line]
+    assert line.strip() == "MORE THAN TWOFOLD OFF: do not rely on this simulator"
+    shown, again = fit(columns, "--json")
+    assert again == said
+    report = json.loads(shown)["report"]
+    assert {one["kind"] for one in report["warnings"]} == {
+        *("cut-short", "never-leave", "identifier"),
+    }
+    assert report["check"]["off"] == ["mean_session_length"]
+
+
+def test_twofold_is_off() -> None:
+    from virtualtb_fast.fit import _is_off
+
+    assert not _is_off(1.0, 1.9)
+    assert not _is_off(1.0, 0.51)
+    assert _is_off(1.0, 2.1)
+    assert _is_off(1.0, 0.49)
+    assert _is_off(0.0, 0.1)
+    assert not _is_off(0.0, 0.0)
 
 
 @pytest.mark.parametrize("stage", ["customers", "responses", "mail"])

@@ -432,6 +432,24 @@ def test_constant_columns_are_warnings(own: Own, check: Callable[..., LogReport]
     assert "got 0.5 in every row" in constant["w1"].message
 
 
+def test_an_identifier_among_the_customers_columns_is_a_warning(
+    own: Own, check: Callable[..., LogReport]
+) -> None:
+    columns = own(1_500)
+    number = np.array([int(visit[-5:]) for visit in columns["visit"]])
+    assert "identifier" not in kinds(check(columns))
+    # Every fifth customer comes again: nearly one value a session.
+    columns["city"] = np.where(number % 5 == 0, 0, number)
+    report = check(columns)
+    assert report.errors == ()
+    found = one(report, "identifier")
+    assert (found.column, found.severity) == ("city", "warning")
+    assert found.message.endswith("got 1,201 in 1,500 sessions")
+    assert found.hint == "is it an identifier? then leave it out of the schema"
+    columns["city"] = number // 2
+    assert "identifier" not in kinds(check(columns))
+
+
 # --- other forms ------------------------------------------------------------------------------
 
 

@@ -175,6 +175,38 @@ def test_a_draft_of_a_shops_log_is_right(
     assert report.rows == rows
 
 
+def test_a_draft_warns_of_identifiers(
+    own: Callable[..., dict[str, Any]],
+    parquet_file: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    columns = own(1_500)
+    assert draft_schema(parquet_file(columns)).warnings == ()
+    # Too many to be kept, and few enough to be mistaken for a category.
+    columns["member"] = [f"m{visit[-5:]}" for visit in columns["visit"]]
+    columns["city"] = [f"c{int(visit[-5:])}" for visit in columns["visit"]]
+    draft = draft_schema(parquet_file(columns))
+    assert draft.left_out == ("city", "member")
+    what = "1,500 values in 1,500 sessions: an identifier? (left out)"
+    assert draft.warnings == (f"column 'city': {what}", f"column 'member': {what}")
+    columns = own(40)
+    columns["city"] = [visit[-5:] for visit in columns["visit"]]
+    path = parquet_file(columns)
+    draft = draft_schema(path)
+    assert "city" not in draft.left_out
+    (warning,) = draft.warnings
+    assert warning.startswith("column 'city': 40 values in 40 sessions: an identifier?")
+    assert cli.main(["logs", "schema", path]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == f"warning: {warning}\n"
+    assert shown.out == draft.text
+    assert cli.main(["logs", "schema", path, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert json.loads(shown.out)["warnings"] == [warning]
+
+
 def test_a_draft_finds_outcomes_by_their_values(parquet_file: Callable[..., str]) -> None:
     draws = np.random.default_rng(0)
     rows = 4_000

@@ -24,6 +24,7 @@ __all__ = [
     "plural",
     "print_json",
     "print_table",
+    "print_warnings",
     "refuse_ending",
     "size",
     "whole",
@@ -142,6 +143,12 @@ def add_json(parser: argparse._ActionsContainer) -> None:
 def print_json(value: dict[str, Any]) -> None:
     """One object on standard output."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """A line each on standard error."""
+    for text in warnings:
+        print(f"warning: {text}", file=sys.stderr)
 
 
 def print_table(rows: Sequence[tuple[str, str]], least: int = 0) -> None:

@@ -34,9 +34,11 @@ from types import TracebackType
 from typing import Any, Final
 
 from virtualtb_fast._fit_settings import MOST_MEMBERS
+from virtualtb_fast._work import Kept
 from virtualtb_fast.cli import common
 from virtualtb_fast.errors import OutputError
 from virtualtb_fast.fit import CUSTOMERS, RESPONSES, fit
+from virtualtb_fast.records import Finding
 from virtualtb_fast.simulator import Simulator
 
 _LABELS: Final = {
@@ -113,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=common.whole(0, 2**64 - 1),
         default=0,
         metavar="S",
-        help="of everything that is drawn (default: 0); same seed, same weights",
+        help="of everything that is drawn (default: 0); same seed, same bytes",
     )
     learn.add_argument(
         "--device",
@@ -139,6 +141,7 @@ def run(options: argparse.Namespace) -> int:
         if path is not None and os.path.exists(path) and not options.overwrite:
             raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
     bar = FitProgress(quiet=options.json)
+    costs: dict[str, Any] = {}
     try:
         with bar:
             simulator = fit(
@@ -158,25 +161,67 @@ def run(options: argparse.Namespace) -> int:
                 engine=options.engine,
                 tensorboard=options.tensorboard,
                 progress=bar,
+                costs=costs.update,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if os.path.isdir(f"{options.out}.work"):
-            print(f"{bar.place}; the same command goes on from there", file=sys.stderr)
+            where = "there" if isinstance(stop, Kept) else "the last checkpoint before that"
+            print(f"{bar.place}; the same command goes on from {where}", file=sys.stderr)
         raise
+    found = simulator.provenance["fit"]["report"]
+    common.print_warnings([*_of_the_log(found["warnings"]), *_off(found["check"])])
     if options.json:
-        report = dict(simulator.provenance["fit"])
+        report = {**simulator.provenance["fit"], "report": _with_costs(simulator, costs)}
         report.pop("table")
         common.print_json(
             {"command": "fit", "out": options.out, "digest": simulator.digest, **report}
         )
     else:
-        common.print_table(_table(simulator, options))
+        common.print_table(_table(simulator, _with_costs(simulator, costs), options))
     return 0
 
 
-def _table(simulator: Simulator, options: argparse.Namespace) -> list[tuple[str, str]]:
+_FIGURES: Final = {
+    "mean_session_length": "simulated sessions have {} pages each, {} those of the log ({})",
+    "ctr": "the simulated CTR is {}, {} that of the log ({})",
+    "r2p": "the simulated R2P is {}, {} that of the log ({})",
+}
+
+
+def _of_the_log(findings: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for held in findings:
+        finding = Finding(**{**held, "rows": tuple(held["rows"])})
+        yield f"the log: {finding}" + (f"; {finding.hint}" if finding.hint else "")
+
+
+def _off(check: Mapping[str, Any]) -> Iterator[str]:
+    """In words, what is far from the log."""
+    for name in check["off"]:
+        logged, simulated = check["logged"][name], check["simulated"][name]
+        digits = 2 if name == "mean_session_length" else 4
+        if not logged or not simulated:
+            times = "unlike"
+        elif simulated > logged:
+            times = f"{simulated / logged:.1f} times"
+        else:
+            times = f"{simulated / logged:.2g} times"
+        figures = f"{simulated:.{digits}f}", times, f"{logged:.{digits}f}"
+        yield _FIGURES[name].format(*figures) + ": do not rely on this simulator"
+
+
+def _with_costs(simulator: Simulator, costs: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of the fit, with what this run of it took."""
+    report = dict(simulator.provenance["fit"]["report"])
+    stages = {
+        name: {**took, **report["stages"].get(name, {})} for name, took in costs["stages"].items()
+    }
+    return {**costs, **report, "stages": stages}
+
+
+def _table(
+    simulator: Simulator, report: Mapping[str, Any], options: argparse.Namespace
+) -> list[tuple[str, str]]:
     about = simulator.provenance["fit"]
-    report = about["report"]
     stages = report["stages"]
     log = about["log"]
     rows = [
@@ -196,6 +241,8 @@ def _table(simulator: Simulator, options: argparse.Namespace) -> list[tuple[str,
             digits = 2 if key == "mean_session_length" else 4
             values = f"{logged[key]:.{digits}f} in the log, {simulated[key]:.{digits}f} simulated"
             rows.append((name, values))
+            if key in report["check"]["off"]:
+                rows.append(("", "MORE THAN TWOFOLD OFF: do not rely on this simulator"))
     times = [
         f"{_LABELS.get(name, name)} {_time(stages[name]['seconds'])}"
         for name in _ordered(stages)

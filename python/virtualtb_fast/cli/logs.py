@@ -98,12 +98,15 @@ def _schema(options: argparse.Namespace) -> int:
                 "schema": draft.text,
                 "missing": list(draft.missing),
                 "left_out": list(draft.left_out),
+                "warnings": list(draft.warnings),
             }
         )
     elif options.out is None:
         print(draft.text, end="")
     else:
         print(f"{options.out}: a draft, with its guesses marked; read it before it is used")
+    if not options.json:
+        common.print_warnings(draft.warnings)
     if draft.missing and not options.json:
         print(f"not found, to be filled in: {', '.join(draft.missing)}", file=sys.stderr)
     return 0

@@ -48,6 +48,7 @@ from virtualtb_fast.evaluation.truth import truth
 from virtualtb_fast.evaluation.verdict import verdict
 from virtualtb_fast.policies import Policy
 from virtualtb_fast.records import LogSchema, Prepared, prepare
+from virtualtb_fast.records.source import open_source
 from virtualtb_fast.rollout import rollout
 from virtualtb_fast.simulator import Simulator, load_simulator
 from virtualtb_fast.store import GroundTruthStore
@@ -91,7 +92,8 @@ def fidelity(
         real: A Parquet file, one row a page; a `SessionLog`, a DataFrame or another Arrow table.
         simulator: What is judged: a `Simulator`, its name or its file.
         schema: A `LogSchema` or the path of one, for a log that is not of this package; unless
-            given, the one that the simulator was fitted with.
+            given, the one that the simulator was fitted with. A log that a rollout of the simulator
+            wrote is compared as it is.
         policy: What the log was made with, if the log does not say.
         store: The ground-truth store that the log comes from: adds what only it knows.
         hourly: Twelve simulators, one for each two hours of the day, for a log with hours.
@@ -151,7 +153,8 @@ def fidelity(
         many = min(half.sessions, _MOST) if sessions is None else sessions
         played = play(player, policy, many, sample, seed, num_threads, told)
         sides = {"real": half, "fresh": fresh, "simulator": played}
-        labels = [_labels(log, number) for number in range(len(log.schema.customer))]
+        table = _table_of(player) if log.table is None else log.table
+        labels = [_labels(log, table, number) for number in range(len(log.schema.customer))]
         items = 1 if log.heads == "outcome" else player.page_items
         found: dict[str, Any] = {
             "format": FORMAT,
@@ -190,12 +193,22 @@ _RATES: Final = {
 
 
 def _prepared(real: Any, simulator: Simulator, schema: Any, folder: Path, told: Told) -> Prepared:
-    about = simulator.provenance.get("fit") or {}
-    ours, columns = hasattr(real, "metadata"), about.get("table")
-    if schema is None and not ours and columns is not None and about.get("log_schema"):
-        schema = LogSchema.from_dict(json.loads(about["log_schema"]), "the simulator's log schema")
-    table = None if columns is None else Table.from_json(columns)
-    return prepare(real, folder, schema, told, table=table)
+    about, table = simulator.provenance.get("fit") or {}, _table_of(simulator)
+    source = open_source(real, "a fidelity report")
+    if schema is None and table is not None:
+        # A log of this package holds codes already, and says itself what they are of.
+        if source.ours:
+            table = None
+        elif about.get("log_schema"):
+            origin = "the simulator's log schema"
+            schema = LogSchema.from_dict(json.loads(about["log_schema"]), origin)
+    return prepare(source, folder, schema, told, table=table)
+
+
+def _table_of(simulator: Simulator) -> Table | None:
+    """How the columns of the log that it was fitted to became codes."""
+    columns = (simulator.provenance.get("fit") or {}).get("table")
+    return None if columns is None else Table.from_json(columns)
 
 
 def _check(log: Prepared, simulator: Simulator) -> None:
@@ -280,9 +293,9 @@ def _hours(
 # --- small parts ---------------------------------------------------------------------------------
 
 
-def _labels(log: Prepared, number: int) -> list[str]:
+def _labels(log: Prepared, table: Table | None, number: int) -> list[str]:
     """What the categories of a field are called."""
-    size, table = log.schema.customer[number].size, log.table
+    size = log.schema.customer[number].size
     labels = [str(code) for code in range(size)]
     if table is None:
         return labels

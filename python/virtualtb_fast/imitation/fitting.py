@@ -67,6 +67,8 @@ class Part:
         return self._keeper.due()
 
 
+_BETWEEN = 50
+"""Steps between two chances to save, where looks are further apart."""
 _EVALUATED = 16_384
 """Held-out rows looked at a time."""
 MOST_HELD = 200_000
@@ -165,6 +167,19 @@ def fit(
         step, idle = int(resume["step"]), int(resume["idle"])
         start, lowest = float(resume["start"]), float(resume["lowest"])
     require_finite(name, step, loss=start)
+
+    def state() -> State:
+        return {
+            **pack(module.state_dict(), "now."),
+            **pack(average, "average."),
+            **pack(best, "best."),
+            **pack_adam(optimizer, "adam."),
+            "step": np.array(step),
+            "idle": np.array(idle),
+            "start": np.array(start),
+            "lowest": np.array(lowest),
+        }
+
     last: State | None = None if resume is None else {**resume}
     epoch_of_order, order = -1, iter([judged])
     while step < steps and idle < config.patience:
@@ -186,6 +201,11 @@ def fit(
             for key, now in module.state_dict().items():
                 average[key].lerp_(now, 1.0 - decay)
         if step % every and step < steps:
+            if checkpoint is not None and step % _BETWEEN == 0 and checkpoint.due():
+                between = state()
+                # What diverges is told of at the next look; the last good state stays.
+                if math.isfinite(float(value.detach())) and _finite(between):
+                    checkpoint.save(between)
             continue
         here = _copy(module.state_dict())
         module.load_state_dict(average)
@@ -200,16 +220,7 @@ def fit(
         idle += 1
         if seen < lowest:
             lowest, idle, best = seen, 0, _copy(average)
-        last = {
-            **pack(here, "now."),
-            **pack(average, "average."),
-            **pack(best, "best."),
-            **pack_adam(optimizer, "adam."),
-            "step": np.array(step),
-            "idle": np.array(idle),
-            "start": np.array(start),
-            "lowest": np.array(lowest),
-        }
+        last = state()
         done = step == steps or idle == config.patience
         if checkpoint is not None and (done or checkpoint.due()):
             checkpoint.save(last)
@@ -227,6 +238,10 @@ def mean_loss(loss: Loss, rows: NDArray[np.int64]) -> float:
             some = rows[first : first + _EVALUATED]
             total += float(loss(some)) * len(some)
     return total / len(rows)
+
+
+def _finite(state: State) -> bool:
+    return all(bool(np.isfinite(one).all()) for one in state.values())
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

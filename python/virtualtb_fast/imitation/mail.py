@@ -44,6 +44,7 @@ from typing import Any
 
 from virtualtb_fast._torch import torch
 from virtualtb_fast._training import Keeper, Progress, require_finite, torch_threads
+from virtualtb_fast._work import Kept
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.imitation.cloning import clone_engine, clone_response, start_at_shares
 from virtualtb_fast.imitation.data import Pages
@@ -95,8 +96,8 @@ def fit_mail(
         start: Cloned customers and engine to start from, in place of cloning them here. They are
             trained further, in place.
         progress: Called with (stage, iterations done, most iterations, figures).
-        checkpoint: Keeps the state; a training that finds one there goes on from it, to the same
-            bits.
+        checkpoint: Keeps the state, after Ctrl-C that of the last whole iteration; a training that
+            finds one there goes on from it, to the same bits.
 
     Raises:
         TrainingDivergedError: a figure is not finite; says which, and in which iteration. Its
@@ -117,36 +118,42 @@ def fit_mail(
         mail.look()
     source = logged_customers(pages) if customers is None else customers
     good = mail.state()
-    while not _done(mail, cloned):
-        now = time.perf_counter()
-        played = simulate(
-            response,
-            engine,
-            source,
-            sessions=config.sessions,
-            seed=_session_seed(seed, mail.iteration),
-            num_threads=config.num_threads,
-        )
-        mail.simulating += time.perf_counter() - now
-        figures = mail.learn(played)
-        last = _done(mail, cloned)
-        if config.look_every and (last or mail.iteration % config.look_every == 0):
-            figures["held_out"] = mail.look()
-        mail.looping += time.perf_counter() - now
-        try:
-            weights = trpo.flat([*engine.parameters(), *response.network.parameters()])
-            require_finite("mail", mail.iteration, **figures, weights=weights.detach())
-        except TrainingDivergedError as error:
-            mail.restore(good)
-            if keeper is not None:
+    try:
+        while not _done(mail, cloned):
+            now = time.perf_counter()
+            played = simulate(
+                response,
+                engine,
+                source,
+                sessions=config.sessions,
+                seed=_session_seed(seed, mail.iteration),
+                num_threads=config.num_threads,
+            )
+            mail.simulating += time.perf_counter() - now
+            figures = mail.learn(played)
+            last = _done(mail, cloned)
+            if config.look_every and (last or mail.iteration % config.look_every == 0):
+                figures["held_out"] = mail.look()
+            mail.looping += time.perf_counter() - now
+            try:
+                weights = trpo.flat([*engine.parameters(), *response.network.parameters()])
+                require_finite("mail", mail.iteration, **figures, weights=weights.detach())
+            except TrainingDivergedError as error:
+                mail.restore(good)
+                if keeper is not None:
+                    keeper.save(good)
+                error.state = good
+                raise
+            good = mail.state()
+            if keeper is not None and (_done(mail, cloned) or keeper.due()):
                 keeper.save(good)
-            error.state = good
-            raise
-        good = mail.state()
-        if keeper is not None and (_done(mail, cloned) or keeper.due()):
+            if progress is not None:
+                progress("mail", mail.iteration, config.iterations, figures)
+    except KeyboardInterrupt as stop:
+        # The iteration that is under way is torn, the last one is whole.
+        if keeper is not None and not isinstance(stop, Kept):
             keeper.save(good)
-        if progress is not None:
-            progress("mail", mail.iteration, config.iterations, figures)
+        raise
     if config.look_every:
         mail.take_best()
     report = {

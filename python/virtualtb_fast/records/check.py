@@ -25,7 +25,7 @@ from virtualtb_fast.records.schema import LogSchema
 from virtualtb_fast.records.source import Source, open_source
 from virtualtb_fast.records.statistics import Statistics
 
-__all__ = ["FEWEST_SESSIONS", "Checked", "Scan", "check_log", "schema_for"]
+__all__ = ["FEWEST_SESSIONS", "Checked", "Scan", "check_log", "identifies", "schema_for"]
 
 FEWEST_SESSIONS: Final = 20
 """Fewer sessions than this cannot be split into some to learn from and some to check with."""
@@ -153,6 +153,7 @@ class Scan:
             self.findings.add("few-sessions", message, severity="warning")
         self._single_answers()
         self._constant_columns()
+        self._identifiers()
 
     def _single_answers(self) -> None:
         counted, feedback = self.statistics, self.schema.feedback
@@ -195,6 +196,26 @@ class Scan:
                 severity="warning",
                 hint="nothing can be learned about it",
             )
+
+    def _identifiers(self) -> None:
+        if self.statistics.sessions < FEWEST_SESSIONS or self.schema.codes is not None:
+            return
+        for name, counts in zip(self.schema.categorical, self.statistics.categories, strict=True):
+            distinct, present = int((counts[1:] > 0).sum()), int(counts[1:].sum())
+            if identifies(distinct, present):
+                self.findings.add(
+                    "identifier",
+                    "expected values that many sessions share, "
+                    f"got {distinct:,} in {present:,} sessions",
+                    column=name,
+                    severity="warning",
+                    hint="is it an identifier? then leave it out of the schema",
+                )
+
+
+def identifies(distinct: int, sessions: int) -> bool:
+    """Whether a column of so many values in so many sessions says who somebody is."""
+    return sessions >= FEWEST_SESSIONS and distinct > sessions // 2
 
 
 class _Order:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.records.check import identifies
 from virtualtb_fast.records.looks import WORDS, Column, Looked
 from virtualtb_fast.records.schema import FORMAT, VERSION
 from virtualtb_fast.records.source import Source, open_source
@@ -24,6 +25,7 @@ than the second may be an identifier."""
 _SPREAD: Final = 12
 """Whole numbers with more values than this are numbers if they count from elsewhere than 0 and 1,
 or leave many out: codes of categories do neither."""
+_IDENTIFIER: Final = "an identifier"
 
 _MEANINGS: Final = {
     "turn": r"turn|next|pass|skip|scroll|continue|more|view|none",
@@ -43,6 +45,8 @@ class Draft:
     """Keys for which no column was found; the file does not load before they are filled in."""
     left_out: tuple[str, ...]
     """Columns that the file does not use."""
+    warnings: tuple[str, ...] = ()
+    """What one should know of: columns of the customer's that look like identifiers."""
 
 
 def draft_schema(logs: Any) -> Draft:
@@ -251,7 +255,7 @@ class _Writer:
             elif not column.steady:
                 self._left_out.append((column, "changes within a session"))
             elif self._identifies(column, sessions):
-                self._left_out.append((column, "an identifier"))
+                self._left_out.append((column, _IDENTIFIER))
             elif kind == "number" or (kind == "whole" and self._measures(column)):
                 self._numeric.append(column)
             else:
@@ -306,7 +310,23 @@ class _Writer:
         if not any(key in ("leave", "outcome") for key, _, _ in self._feedback):
             lines.append("# no leave: a customer leaves after the last page of a session")
         left_out = tuple(column.name for column, _ in self._left_out)
-        return Draft("\n".join(lines) + "\n", tuple(self._missing), left_out)
+        return Draft("\n".join(lines) + "\n", tuple(self._missing), left_out, (*self._warnings(),))
+
+    def _warnings(self) -> Iterator[str]:
+        """Columns with nearly one value a session, whether they were left out or not."""
+        if self._session is None:
+            return
+        sessions = self._columns[self._session].distinct
+        out = {column.name for column, why in self._left_out if why == _IDENTIFIER}
+        for column in self._columns.values():
+            if column.name in out or (
+                column in self._categorical and identifies(column.distinct, sessions)
+            ):
+                what = "left out" if column.name in out else "leave it out if so"
+                yield (
+                    f"column {column.name!r}: {column.distinct:,} values in {sessions:,} sessions: "
+                    f"an identifier? ({what})"
+                )
 
     def _row_lines(self) -> Iterator[str]:
         if self._session is None:

@@ -24,6 +24,7 @@ are compared before anything is taken up.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -43,6 +44,7 @@ from virtualtb_fast.records.check import Checked, Progress, Scan, schema_for
 from virtualtb_fast.records.columns import Column, ColumnWriter
 from virtualtb_fast.records.decode import Rows
 from virtualtb_fast.records.findings import Finding, LogReport
+from virtualtb_fast.records.schema import LogSchema
 from virtualtb_fast.records.source import open_source
 from virtualtb_fast.schema import Schema
 
@@ -149,10 +151,11 @@ def prepare(
             a simulator which was fitted to another one.
 
     Raises:
-        LogError: the log cannot be learned from; the message names file, column and row.
+        LogError: the log cannot be learned from, or ``table`` does not know a value of it; the
+            message names file, column and row.
         FileFormatError: no Parquet file, a damaged one, or no schema.
-        InvalidArgumentError: ``table`` is of other columns, or does not know a value of this log;
-            or ``folder`` holds something else, which would be lost.
+        InvalidArgumentError: ``table`` is of other columns; or ``folder`` holds something else,
+            which would be lost.
         OutputError: the operating system refused, or the disk is too small.
     """
     path = Path(_arguments.as_path(folder))
@@ -170,12 +173,14 @@ def prepare(
     if meta is not None and known and _is_whole(path, meta, told):
         return Prepared(path, meta)
     _require_room_for_a_folder(path)
-    scan = Scan(source, bound)
+    scan = Scan(source, bound if table is None else _known_to(bound, table))
     beside = _beside(path, "writing")
     with _writing(beside):
         writer = _Writer(beside, scan, table)
         try:
             for rows, checked in scan.batches():
+                if table is not None:
+                    _require_values(scan, rows, table)
                 if not scan.findings.errors:
                     writer.write(rows, checked)
                 if told is not None:
@@ -432,6 +437,33 @@ class _Writer:
         self._digests["customer"] = rows.close()
 
 
+def _known_to(schema: LogSchema, table: Table) -> LogSchema:
+    """The schema of a log whose categories are those of a table, where others have no code."""
+    known = dict(schema.categories)
+    for column in table.columns:
+        if isinstance(column, Categorical) and not column.pooled and column.name in schema.columns:
+            # Floats are read as the whole numbers that they are.
+            values = [int(one) if isinstance(one, float) else one for one in column.values]
+            known[column.name] = tuple(values)
+    return dataclasses.replace(schema, categories=known)
+
+
+def _require_values(scan: Scan, rows: Rows, table: Table) -> None:
+    """Finds rows without a value in columns of which a table knows no missing one."""
+    known = {column.name: column.missing for column in table.columns}
+    parts = (
+        (scan.schema.categorical, rows.categorical < 0),
+        (scan.schema.numeric, np.isnan(rows.numeric)),
+    )
+    for names, gone in parts:
+        for index, name in enumerate(names):
+            where = np.flatnonzero(gone[:, index])
+            if len(where) and not known.get(name, True):
+                message = "expected a value, as all had that the simulator was fitted to, got none"
+                where = where + rows.first
+                scan.findings.add("missing-value", message, column=name, rows=where)
+
+
 def _given(scan: Scan, table: Table | None) -> dict[str, Any]:
     """The columns of a table that is to be used, by name."""
     if table is None:
@@ -460,9 +492,6 @@ class _Encoder:
             one = given.get(name)
             if one is None:
                 one = Categorical.from_counts(name, values, counts[1:], missing=missing)
-            if missing and not one.missing:
-                got = f"{missing:,} sessions without"
-                raise InvalidArgumentError(f"table: expected a value of {name!r}, got {got}")
             self._codes.append(one.code_table(values))
             columns.append(one)
         self._numeric = [

@@ -122,7 +122,8 @@ def open_source(logs: Any, what: str = "fit") -> Source:
 
     Args:
         logs: The path of a Parquet file; a `SessionLog` or `Rollout`; a DataFrame, a
-            `pyarrow.Table` or whatever else speaks the Arrow PyCapsule interface.
+            `pyarrow.Table` or whatever else speaks the Arrow PyCapsule interface; a `Source` as it
+            is.
         what: Who asks, for messages.
 
     Raises:
@@ -132,6 +133,8 @@ def open_source(logs: Any, what: str = "fit") -> Source:
         MissingExtraError: pyarrow is not installed.
     """
     arrow = pyarrow(what)
+    if isinstance(logs, Source):
+        return logs
     path = getattr(logs, "path", None) if hasattr(logs, "summary") else logs
     if isinstance(path, str | os.PathLike):
         return _open_file(arrow, as_path(path))

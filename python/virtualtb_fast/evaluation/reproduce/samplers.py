@@ -179,7 +179,7 @@ def _note(cells: Sequence[Mapping[str, Any]], published: bool) -> str:
     together = max(cell["noise_information"]["fields"] for cell in own)
     best = {key: min(cell[key] for cell in own) for key in _BOUNDS}
     met = [_TABLE1[key] for key, limit in _BOUNDS.items() if best[key] <= limit]
-    passed = f"meets {', '.join(met)} in some world" if met else "meets none of T2.1 to T2.4"
+    passed = f"meets {', '.join(met)} in some world" if met else "meets none of the aims"
     return (
         f"The published generator was trained on another shop's customers and {passed}; all that "
         f"its fields say of one another is {together:.2f} nat at most."
@@ -193,7 +193,7 @@ _BOUNDS: Final = {
     "ratio_excess": 0.20,
     "auc": 0.56,
 }
-"""T2.1 to T2.4, for samplers that were fitted to pairs of fields; ``fields`` has .20 and .62."""
+"""The aims of samplers that were fitted to pairs of fields; ``fields`` has .20 and .62."""
 
 
 _TABLE1: Final = {
