@@ -254,7 +254,7 @@ def test_table1_in_small_has_its_guard(
 def test_the_released_generator_meets_none_of_the_bounds(
     tmp_path: Path, published_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """T2.1 to T2.4; its fields are independent, so it is held against the guard, and no better."""
+    """Its fields are independent, so it is held against the guard, and no better."""
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     settings: dict[str, Any] = {"worlds": [0], "samplers": ["fresh"], "size": 20_000}

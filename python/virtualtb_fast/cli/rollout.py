@@ -165,7 +165,7 @@ def _refuse_existing(options: argparse.Namespace) -> None:
     if options.out is not None:
         common.refuse_ending("--out", options.out)
     # What the same command has finished is its own to look at, and to draw again.
-    names = (options.out, f"{options.out}.partial")
+    names = [] if options.out is None else [options.out, f"{options.out}.partial"]
     began = options.resume and any(os.path.exists(name) for name in names)
     replaced = options.overwrite or began
     for path in (options.out, options.plot):
