@@ -271,7 +271,7 @@ def test_the_released_generator_meets_none_of_the_bounds(
     assert "cpu_seconds" not in released
     assert "meets none" in found["notes"][0]
     cell = next(cell for cell in found["cells"] if cell["sampler"] == "published")
-    # T2.7 asks for .5 nat.
+    # The aim is .5 nat.
     assert cell["noise_information"]["fields"] < 0.05
     # Where the files are changes no cell; the command finds them by itself.
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
