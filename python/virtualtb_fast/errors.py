@@ -57,12 +57,12 @@ class FileFormatError(VirtualTBError, ValueError):
 class OutputError(VirtualTBError, OSError):
     """The operating system refused to read or write a file, or the output is there already."""
 
-    expected: str = "a file"
+    wanted: str = "a file"
     """What should have been under the name: a log, a schema file, ..."""
 
-    def naming(self, expected: str) -> "OutputError":
+    def naming(self, wanted: str) -> "OutputError":
         """This error, with what should have been under the name."""
-        self.expected = expected
+        self.wanted = wanted
         return self
 
     def __str__(self) -> str:
@@ -73,9 +73,9 @@ class OutputError(VirtualTBError, OSError):
             if folder and not os.path.isdir(folder):
                 got = "a file" if os.path.exists(folder) else "none"
                 return f"{self.filename}: expected a folder {folder}, got {got}"
-            return f"{self.filename}: expected {self.expected}, got no file of this name"
+            return f"{self.filename}: expected {self.wanted}, got no file of this name"
         if self.errno == errno.EISDIR:
-            return f"{self.filename}: expected {self.expected}, got a directory"
+            return f"{self.filename}: expected {self.wanted}, got a directory"
         if self.errno == errno.EEXIST:
             return f"{self.filename}: expected a folder or a new name, got a file"
         return f"{self.filename}: {self.strerror}"
