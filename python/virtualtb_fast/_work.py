@@ -146,8 +146,8 @@ class StageCheckpoint(Checkpoint):
     As a context it answers Ctrl-C: where a step may be under way, whose state is torn, it is `due`,
     and raises `Kept` when the state after that step is saved. A second Ctrl-C does not wait for
     that, and a step that takes longer than 5 seconds is not waited for: what is on disk then is a
-    state from before it. Threads but the main one, and programs with handlers of SIGINT of
-    their own, have it their way.
+    state from before it. Where the stage fails meanwhile, its error is what is heard. Threads but
+    the main one, and programs with handlers of SIGINT of their own, have it their way.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -195,9 +195,10 @@ class StageCheckpoint(Checkpoint):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._wait_no_longer()
+        # In this order: no Ctrl-C comes after the timer's end to start another.
         if self._handles:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._wait_no_longer()
         if self._asked and kind is None:
             # It was over before it was asked; some stages keep nothing even then.
             raise Kept if self._saved or self.resumed else KeyboardInterrupt

@@ -152,6 +152,9 @@ def fit(
             try:
                 run = _Fit(logs, schema, settings, work.path, watch)
                 simulators, policy = run.run()
+                spent = run.costs
+                # Not every system removes files that are open.
+                del run
             except TrainingDivergedError as error:
                 raise TrainingDivergedError(
                     f"{error}. The last good checkpoint is kept in {work.path}; "
@@ -174,7 +177,7 @@ def fit(
                 work.remove()
             if told is not None:
                 watch.meter.look()
-                told(run.costs.to_dict(watch.meter.peak))
+                told(spent.to_dict(watch.meter.peak))
     return simulators[0]
 
 

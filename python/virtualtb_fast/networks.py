@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast._torch import Tensor, nn, torch
+from virtualtb_fast._training import torch_threads
 from virtualtb_fast.errors import InvalidArgumentError
 
 __all__ = [
@@ -359,6 +360,7 @@ def _gain(activation: Activation) -> float:
     return 5.0 / 3.0 if activation == "tanh" else math.sqrt(2.0 / (1.0 + activation[1] ** 2))
 
 
+@torch_threads(1)
 def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Rows or columns, whichever are fewer, are orthonormal; uniform over all such matrices."""
     tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator)

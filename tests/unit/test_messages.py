@@ -252,10 +252,10 @@ def test_layers_of_other_numbers_are_told_with_shape_and_type(part: int) -> None
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    from virtualtb_fast._fit_settings import _device
+    from virtualtb_fast._training import device
 
     counts = {0: "expected 'cpu', since PyTorch finds no GPU here", 2: "'cuda:0' to 'cuda:1'"}
     for count, said in counts.items():
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         with pytest.raises(InvalidArgumentError, match=f"device: .*{said}.*got 'cuda:2'"):
-            _device("cuda:2")
+            device("cuda:2")

@@ -85,7 +85,7 @@ def pairs(found: Found) -> Any:
     at = np.arange(len(order))
     colors = inks(order)
     # Where fields do not hang together, an independent sampler misses nothing: no measure.
-    told = any(c["name"] == "pairs" and c["position"] is not None for c in found["checks"])
+    told = any(c["name"] == "pairs" and c["telling"] for c in found["checks"])
     floor = rows["independent"]["pair_kl"] if told else 1.0
     left.barh(at, [rows[name]["pair_kl"] / floor for name in order], 0.6, color=colors)
     left.set_yticks(at, [called(name) for name in order])

@@ -35,7 +35,7 @@ Found = Mapping[str, Any]
 
 _PARTS: Final = (
     *("about", "checks", "customers", "features", "fields", "hours", "lengths", "pages"),
-    *("rate", "sides", "truth", "verdict"),
+    *("left_out", "pairs", "rate", "sides", "truth", "verdict"),
 )
 """What the page and its figures are made of."""
 
@@ -153,6 +153,9 @@ def _text_of(found: Found) -> str:
     if not isinstance(cast(object, found), Mapping) or found.get("format") != FORMAT:
         got = type(found).__name__
         raise InvalidArgumentError(f"found: expected what fidelity returned, got a {got}")
+    if found.get("version") != VERSION:
+        got = f"one of version {found.get('version')!r}"
+        raise InvalidArgumentError(f"found: expected a report of version {VERSION}, got {got}")
     lacking = [name for name in _PARTS if name not in found]
     if lacking:
         expected = "what fidelity returned"

@@ -42,9 +42,10 @@ def verdict(found: Found) -> dict[str, Any]:
 
     Returns:
         ``checks``: one mapping each with ``name``, ``title``, ``figure`` (what is measured),
-        ``simulator``, ``fresh``, ``guard`` (distances), ``guard_name``, ``position`` and ``grade``
-        (None and ``void`` where nothing can be told), ``close_at`` (the position up to which it is
-        graded close) and ``says``, a sentence.
+        ``simulator``, ``fresh``, ``guard`` (distances), ``guard_name``, ``telling`` (whether the
+        guard is told from fresh sessions), ``position`` and ``grade`` (None and ``void`` where
+        nothing can be told), ``close_at`` (the position up to which it is graded close) and
+        ``says``, a sentence.
         ``verdict``: ``headline``, ``grades`` (how many of each), ``worst``, ``worst_pairs`` (a
         sentence) and ``notes``.
     """
@@ -90,8 +91,9 @@ def _check(
     chance = max(void, fresh, floor, 1e-9)
     position = (simulator - fresh) / (void - fresh) if telling else None
     share = "" if position is None else _share(position)
+    close_at = _close_at(fresh, void, bar) if telling else None
     if not telling and simulator > _TELLING * chance:
-        position = simulator / chance
+        position, close_at = simulator / chance, _CLOSE
         says = (
             f"Worse than {guard}, which would do about as well here as fresh real sessions: "
             f"{simulator:.{digits}f} against {void:.{digits}f}."
@@ -106,13 +108,10 @@ def _check(
         "fresh": fresh,
         "guard": void,
         "guard_name": guard,
+        "telling": telling,
         "position": position,
         "bar": bar,
-        "close_at": None
-        if position is None
-        else _close_at(fresh, void, bar)
-        if telling
-        else _CLOSE,
+        "close_at": close_at,
         "grade": "void" if position is None else _graded(position, simulator, bar),
         "says": says.replace("{share}", share),
         "digits": digits,
