@@ -16,7 +16,7 @@ use crate::background::Lent;
 use crate::error::{Error, KEPT, Result};
 
 /// Python hears of long work at most this often.
-const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// An exception of the class `name` of `virtualtb_fast.errors`.
 pub fn exception(name: &str, arguments: impl for<'py> pyo3::call::PyCallArgs<'py>) -> PyErr {
