@@ -134,6 +134,15 @@ def instance(what: str, value: object, kind: type[Kind]) -> Kind:
     return value
 
 
+def settle(settings: object, check: Callable[..., Any], *which: str, **bounds: Any) -> None:
+    """Puts what a check makes of fields in their place: NumPy's numbers become Python's.
+
+    ``settings`` is a dataclass, frozen or not. What is kept is what JSON and PyTorch can take.
+    """
+    for name in which:
+        object.__setattr__(settings, name, check(name, getattr(settings, name), **bounds))
+
+
 def array(what: str, value: ArrayLike) -> NDArray[Any]:
     """The value as an array, if NumPy can make one of it."""
     try:

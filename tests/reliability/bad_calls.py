@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tests.reliability.bad_customers import customer_calls
 from tests.reliability.bad_envs import environment_calls
+from tests.reliability.bad_imitation import imitation_calls
 from tests.reliability.bad_kit import (
     CODES,
     FILES,
@@ -416,6 +417,7 @@ def published(kit: Kit) -> dict[str, Any]:
 
 CALLS = [
     *calls(), *schema_calls(), *record_calls(), *customer_calls(), *training_calls(),
+    *imitation_calls(),
 ]  # fmt: skip
 BAD = [
     (call, name, value) for call in CALLS for name, values in call.bad.items() for value in values

@@ -190,6 +190,7 @@ def fits() -> Iterator[Call]:
             "engine": [*NO_PATH[1:], in_folder("text.txt"), in_folder("policy.safetensors")],
             "tensorboard": [*NO_PATH[1:], in_folder("text.txt")],
             "progress": NO_FUNCTION,
+            "costs": NO_FUNCTION,
             "customers_config": [3, "default", {}, [], Bad()],
             "responses_config": [3, "bc", {}, [], Bad()],
         },

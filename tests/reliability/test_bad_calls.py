@@ -144,10 +144,14 @@ def public() -> Iterator[str]:
                 yield name
     if "policies.trpo" in needed:
         yield from ("TrainConfig", "TrpoConfig")
+    if "imitation.mail" in needed:
+        yield from ("CloningConfig", "FitConfig", "ItemConfig", "MailConfig", "ResponseConfig")
 
 
 NEEDING = {
     "policies.trpo": "torch", "rl.returns": "torch", "rl.trpo": "torch",
+    "imitation.cloning": "torch", "imitation.items": "torch", "imitation.linear": "torch",
+    "imitation.mail": "torch",
     "evaluation.fidelity": "sklearn", "evaluation.report": "matplotlib",
 }  # fmt: skip
 """Further public modules, and what they are no good without."""
@@ -158,6 +162,8 @@ INNER = {
     "conjugate_gradient", "fisher_product", "flat", "step", "surrogate",
     # Pieces of a table, which has looked at the codes, or of reading a log.
     "Categorical.code_table", "Categorical.decode", "Numeric.decode",
+    # A part of cloning, and what a store asks of its customers page by page.
+    "start_at_shares", "ItemCustomers.tastes",
     # Pieces of a report that `fidelity` and `write_report` call.
     "page", "play",
 }  # fmt: skip
@@ -195,6 +201,7 @@ def test_every_public_function_is_called() -> None:
         "Table.encode",
         "fit",
         "fit_wgan_gp",
+        *(("fit_mail", "MailConfig.paper") if importlib.util.find_spec("torch") else ()),
         "usual_norm",
     }
     assert few <= set(public())

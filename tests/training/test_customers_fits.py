@@ -507,3 +507,45 @@ def test_rare_categories_of_the_first_field_are_rare_from_the_start() -> None:
     # Void guard: so many steps from equal shares.
     start = np.exp(np.array([1.0, -1, -1]) * 20 * config.rate)
     assert (start / start.sum())[1] > 100 * shares[1]
+
+
+# --- settings of NumPy's numbers -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "numpy", "python"),
+    [
+        (
+            "gan-sd",
+            GanConfig(
+                steps=np.int64(2), rate=np.float32(0.5), betas=(np.float32(0.5), np.float64(0.5)),
+                temperature=(np.float32(0.5), np.float32(0.25)), hidden=(np.int64(8),),
+                batch=np.uint8(64), latent=4, clip=np.float32(1), attributes=["region"],
+            ),
+            GanConfig(
+                steps=2, rate=0.5, betas=(0.5, 0.5), temperature=(0.5, 0.25), hidden=(8,),
+                batch=64, latent=4, clip=1.0, attributes=("region",),
+            ),
+        ),
+        (
+            "ar",
+            customers.AutoregressiveConfig(
+                hidden=np.int64(4), steps=np.int32(2), rate=np.float32(0.5),
+                held_out=np.float16(0.5),
+            ),
+            customers.AutoregressiveConfig(hidden=4, steps=2, rate=0.5, held_out=0.5),
+        ),
+        (
+            "lca",
+            customers.LatentClassConfig(
+                iterations=np.int64(3), choices=(np.int64(1), np.int64(2)), prior=np.float32(0.5)
+            ),
+            customers.LatentClassConfig(iterations=3, choices=(1, 2), prior=0.5),
+        ),
+    ],
+)  # fmt: skip
+def test_numpys_numbers_in_settings_are_pythons(name: str, numpy: Any, python: Any) -> None:
+    assert repr(numpy) == repr(python)
+    fitted = [FITS[name](table(100), FIELDS, seed=1, config=one) for one in (numpy, python)]
+    for key, value in fitted[0].tensors.items():
+        assert (value == fitted[1].tensors[key]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -199,8 +200,27 @@ def test_a_fit_that_diverges_says_what_and_when(known: Any, keeper: Any) -> None
         cloning.clone_engine(dataclasses.replace(pages, action=broken), seed=3)
 
 
+def test_a_checkpoint_that_keeps_nothing_is_refused_before_the_fit(pages: Pages) -> None:
+    network = torch.nn.Linear(1, 1)
+    before = network.weight.detach().clone()
+    with pytest.raises(InvalidArgumentError, match="checkpoint: expected an object with load"):
+        fitting.fit(
+            network,
+            lambda rows: network.weight.sum(),
+            *pages.split(0.1, 0),
+            SMALL,
+            seed=0,
+            name="a line",
+            checkpoint=3,  # type: ignore[arg-type]
+        )
+    assert (network.weight == before).all()
+
+
 def test_settings_and_answers_that_do_not_fit_are_refused(known: Any) -> None:
-    for wrong in ({"batch": 0}, {"rate": -1.0}, {"held_out": 1.0}, {"patience": 0}):
+    infinite = ({"rate": math.inf}, {"weight_decay": math.nan}, {"average": 1.0})
+    kinds = ({"rate": "x"}, {"batch": True}, {"batch": 2.0})
+    low = ({"batch": 0}, {"rate": -1.0}, {"held_out": 1.0}, {"patience": 0})
+    for wrong in (*low, *infinite, *kinds):
         with pytest.raises(InvalidArgumentError):
             FitConfig(**wrong)
     with pytest.raises(InvalidArgumentError, match="kind linear"):

@@ -341,8 +341,8 @@ def test_heads_of_clicks_are_imitated_too(known: Any) -> None:
         ({"iterations": 0}, "iterations: expected an integer, 1 to"),
         ({"judge_epochs": 0}, "judge_epochs: expected an integer, 1 to"),
         ({"look_every": -1}, "look_every: expected an integer, 0 to"),
-        ({"average": 1.5}, "MAIL: expected positive settings"),
-        ({"penalty": -1.0}, "MAIL: expected positive settings"),
+        ({"average": 1.5}, "average: expected a finite number from 0, up to 1, got 1.5"),
+        ({"penalty": -1.0}, "penalty: expected a finite number from 0, got -1.0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:

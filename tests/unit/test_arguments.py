@@ -1,5 +1,7 @@
 """Checks of single arguments: what passes, and what an error says."""
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,25 @@ def test_errors_say_what_was_expected_and_what_came(check: Any, message: str) ->
     with pytest.raises(vtb.InvalidArgumentError, match=r"expected .* got ") as caught:
         check()
     assert message in str(caught.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    count: int
+    rate: float
+    hidden: tuple[int, ...]
+
+
+def test_settings_keep_pythons_own_numbers() -> None:
+    settings = Settings(np.int64(3), np.float32(0.5), (np.int8(4),))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="JSON"):
+        json.dumps(asdict(settings))
+    _arguments.settle(settings, _arguments.integer, "count", low=1)
+    _arguments.settle(settings, _arguments.number, "rate", low=0)
+    _arguments.settle(settings, _arguments.widths, "hidden")
+    assert json.loads(json.dumps(asdict(settings))) == {"count": 3, "rate": 0.5, "hidden": [4]}
+    with pytest.raises(vtb.InvalidArgumentError, match="count: expected an integer, 4 to"):
+        _arguments.settle(settings, _arguments.integer, "count", low=4)
 
 
 def test_what_is_right_comes_back() -> None:

@@ -261,3 +261,14 @@ def test_tables_of_other_forms_are_refused() -> None:
     for text in ("", "[]x", "[1]", '[{"kind": "numeric"}]', '[{"kind": "other", "name": "x"}]'):
         with pytest.raises(InvalidArgumentError, match=r"Table\.to_json"):
             Table.from_json(text)
+
+
+def test_an_arrow_table_is_refused_and_its_columns_are_taken() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    columns = {"city": ["ash", "elm", "ash"]}
+    arrow = pyarrow.table(columns)
+    table = Table.of(columns)
+    for call in (Table.of, table.encode):
+        with pytest.raises(InvalidArgumentError, match="or a DataFrame, got a Table"):
+            call(arrow)
+    assert Table.of(arrow.to_pydict()) == table

@@ -1,10 +1,13 @@
-"""What the settings of fits must be, before anything is computed with them."""
+"""What the settings of fits must be, before anything is computed with them.
+
+Checked settings hold Python's own numbers, whatever they came as: a run's identity is JSON.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from virtualtb_fast._arguments import integer, names, number, one_of, widths
+from virtualtb_fast._arguments import integer, names, number, one_of, settle, widths
 from virtualtb_fast.errors import InvalidArgumentError
 
 __all__ = ["check_autoregressive", "check_gan", "check_gmm", "check_latent_class"]
@@ -22,20 +25,15 @@ def check_gan(config: Any) -> None:
     _numbers(config, "alpha", "alpha_end", "beta", "adversarial", "r1", "gradient_penalty")
     _numbers(config, "rate", "discriminator_rate", above=True)
     _numbers(config, "pair_memory", "rate_end", "real_label", "average", high=1)
-    for name in ("hidden", "discriminator_hidden"):
-        widths(name, getattr(config, name))
-    for name, high in (("temperature", _MOST), ("betas", 1)):
-        pair = getattr(config, name)
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise InvalidArgumentError(f"{name}: expected two numbers, got {pair!r}")
-        for one in pair:
-            number(name, one, 0, high, above=name == "temperature")
+    settle(config, widths, "hidden", "discriminator_hidden")
+    settle(config, _pair, "temperature", high=_MOST, above=True)
+    settle(config, _pair, "betas", high=1)
     if 1 in config.betas:
         raise InvalidArgumentError(f"betas: expected numbers below 1, got {config.betas!r}")
     if config.clip is not None:
-        number("clip", config.clip, 0, above=True)
+        _numbers(config, "clip", above=True)
     if config.attributes is not None:
-        names("attributes", config.attributes)
+        settle(config, names, "attributes")
     if isinstance(config.pairs, str):
         one_of("pairs", config.pairs, ("none", "all"))
     elif not isinstance(config.pairs, tuple) or any(
@@ -55,9 +53,9 @@ def check_autoregressive(config: Any) -> None:
     _numbers(config, "rate", above=True)
     _numbers(config, "decay")
     _numbers(config, "rate_end", "average", high=1)
-    share = number("held_out", config.held_out, 0, 1, above=True)
-    if share == 1:
-        raise InvalidArgumentError(f"held_out: expected a share below 1, got {share!r}")
+    _numbers(config, "held_out", high=1, above=True)
+    if config.held_out == 1:
+        raise InvalidArgumentError(f"held_out: expected a share below 1, got {config.held_out!r}")
 
 
 def check_latent_class(config: Any) -> None:
@@ -65,12 +63,8 @@ def check_latent_class(config: Any) -> None:
     _counts(config, "starts", "start_iterations", "iterations", "rows", "trial_rows")
     if config.components is not None:
         _counts(config, "components")
-    if not isinstance(config.choices, tuple) or not config.choices:
-        expected = "a tuple of one integer or more"
-        raise InvalidArgumentError(f"choices: expected {expected}, got {config.choices!r}")
-    for one in config.choices:
-        integer("choices", one, 1, _MOST)
-    number("tolerance", config.tolerance, -_MOST)
+    settle(config, _some, "choices")
+    settle(config, number, "tolerance", low=-_MOST)
     _numbers(config, "prior")
 
 
@@ -81,10 +75,21 @@ def check_gmm(config: Any) -> None:
 
 
 def _counts(config: Any, *which: str) -> None:
-    for name in which:
-        integer(name, getattr(config, name), 1, _MOST)
+    settle(config, integer, *which, low=1, high=_MOST)
 
 
 def _numbers(config: Any, *which: str, high: float = float("inf"), above: bool = False) -> None:
-    for name in which:
-        number(name, getattr(config, name), 0, high, above=above)
+    settle(config, number, *which, low=0, high=high, above=above)
+
+
+def _pair(what: str, value: Any, *, high: float, above: bool = False) -> tuple[float, ...]:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise InvalidArgumentError(f"{what}: expected two numbers, got {value!r}")
+    return tuple(number(what, one, 0, high, above=above) for one in value)
+
+
+def _some(what: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or not value:
+        expected = "a tuple of one integer or more"
+        raise InvalidArgumentError(f"{what}: expected {expected}, got {value!r}")
+    return tuple(integer(what, one, 1, _MOST) for one in value)

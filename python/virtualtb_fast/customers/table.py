@@ -186,7 +186,10 @@ class Table:
 
 
 def _require_table(data: Any) -> None:
-    """Raises `InvalidArgumentError` unless it is a mapping, or has columns as a DataFrame does."""
-    if not isinstance(data, Mapping) and not hasattr(data, "columns"):
+    """Raises `InvalidArgumentError` unless it is a mapping, or has names as a DataFrame does."""
+    # Arrow's tables have columns too, but going through one does not give their names.
+    methods = ("keys", "__iter__", "__getitem__")
+    named = all(hasattr(type(data), name) for name in methods)
+    if not isinstance(data, Mapping) and not named:
         expected = "arrays by name, or a DataFrame"
         raise InvalidArgumentError(f"table: expected {expected}, got a {type(data).__name__}")

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._arguments import instance, settle, widths
 from virtualtb_fast._batches import SessionRows
 from virtualtb_fast._torch import Tensor, nn, torch
 from virtualtb_fast.imitation.data import Pages
-from virtualtb_fast.imitation.fitting import FitConfig, Keeper, Progress, fit
+from virtualtb_fast.imitation.fitting import FitConfig, Keeper, Progress, check_arguments, fit
 from virtualtb_fast.imitation.response import (
     Engine,
     FittedResponse,
@@ -45,6 +46,12 @@ class CloningConfig:
     """Of the engine."""
     limit_hidden: tuple[int, ...] = (128, 256)
     """Hidden layers of the network of lengths, with ``leave="once"``."""
+
+    def __post_init__(self) -> None:
+        instance("response", self.response, ResponseConfig)
+        for name in ("fit", "engine_fit"):
+            instance(name, getattr(self, name), FitConfig)
+        settle(self, widths, "engine_hidden", "limit_hidden")
 
 
 CLICKS = CloningConfig(
@@ -78,8 +85,10 @@ def clone_response(
 
     Raises:
         TrainingDivergedError: a loss is not finite.
-        InvalidArgumentError: answers that the heads have no categories for; too few sessions.
+        InvalidArgumentError: answers that the heads have no categories for; too few sessions;
+            arguments of another kind.
     """
+    check_arguments(pages, seed, config, CloningConfig, progress, checkpoint)
     train, held = pages.split(config.fit.held_out, seed)
     network = ResponseNetwork(pages.schema, config.response, pages.action_units(), seed)
     start_at_shares(network, pages)
@@ -106,6 +115,7 @@ def clone_engine(
     checkpoint: Keeper | None = None,
 ) -> Engine:
     """Fits how the shop chose its actions; arguments and errors as of `clone_response`."""
+    check_arguments(pages, seed, config, CloningConfig, progress, checkpoint)
     train, held = pages.split(config.engine_fit.held_out, seed)
     engine = Engine(pages.schema, pages.action_units(), config.engine_hidden, seed)
     fit(
@@ -135,6 +145,7 @@ def clone_limit(
     Lengths are classes 1 to ``longest``; class 0 never occurs. Arguments and errors as of
     `clone_response`. The result is `FittedResponse.limit`.
     """
+    check_arguments(pages, seed, config, CloningConfig, progress, checkpoint)
     shape = config.response
     network = Perceptron(
         (pages.schema.customer_width, *config.limit_hidden, shape.longest + 1),

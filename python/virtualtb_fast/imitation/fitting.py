@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._arguments import function, instance, integer, number, settle
+from virtualtb_fast._arguments import seed as a_seed
 from virtualtb_fast._batches import SessionRows
 from virtualtb_fast._torch import Tensor, nn, torch
 from virtualtb_fast._training import (
@@ -25,10 +27,12 @@ from virtualtb_fast._training import (
     pack,
     pack_adam,
     require_finite,
+    require_keeper,
     torch_threads,
     unpack,
 )
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
+from virtualtb_fast.imitation.data import Pages
 from virtualtb_fast.networks import stream
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "Part",
     "Progress",
     "State",
+    "check_arguments",
     "fit",
     "mean_loss",
 ]
@@ -97,11 +102,14 @@ class FitConfig:
     """Share of sessions held out."""
 
     def __post_init__(self) -> None:
-        counts = (self.batch, self.epochs, self.checks, self.patience)
-        good = all(isinstance(count, int) and count > 0 for count in counts)
-        good = good and self.rate > 0 and 0 <= self.average < 1 and self.weight_decay >= 0
-        if not good or not 0 < self.held_out < 1:
-            raise InvalidArgumentError(f"fit: expected positive settings, got {self}")
+        settle(self, integer, "batch", "epochs", "checks", "patience", low=1, high=2**31)
+        settle(self, number, "rate", low=0, above=True)
+        settle(self, number, "average", low=0, high=1)
+        settle(self, number, "weight_decay", low=0)
+        settle(self, number, "held_out", low=0, high=1, above=True)
+        for name in ("average", "held_out"):
+            if getattr(self, name) == 1:
+                raise InvalidArgumentError(f"{name}: expected a share below 1, got 1.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,22 @@ class FitReport:
     """Steps taken."""
     stopped_early: bool
     """Whether patience ran out before the epochs did."""
+
+
+def check_arguments(
+    pages: object, seed: object, config: object, kind: type, progress: Any, checkpoint: object
+) -> None:
+    """What every fit to pages looks at first; ``kind`` is that of its settings.
+
+    Raises:
+        InvalidArgumentError: an argument of another kind.
+    """
+    instance("pages", pages, Pages)
+    a_seed(seed)
+    instance("config", config, kind)
+    function("progress", progress)
+    if checkpoint is not None:
+        require_keeper(checkpoint)
 
 
 @torch_threads(1)
@@ -147,7 +171,9 @@ def fit(
 
     Raises:
         TrainingDivergedError: the loss is not finite; its ``state`` is the last good one.
+        InvalidArgumentError: a checkpoint that keeps nothing.
     """
+    resume = None if checkpoint is None else require_keeper(checkpoint).load()
     optimizer = torch.optim.AdamW(
         module.parameters(), config.rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
@@ -155,7 +181,6 @@ def fit(
     per_epoch = len(train) // batch
     steps, every = config.epochs * per_epoch, max(1, per_epoch // config.checks)
     judged = held.ordered(MOST_HELD)
-    resume = None if checkpoint is None else checkpoint.load()
     if resume is None:
         average, best = _copy(module.state_dict()), _copy(module.state_dict())
         start = lowest = mean_loss(loss, judged)

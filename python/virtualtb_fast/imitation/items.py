@@ -17,16 +17,18 @@ likelihood is that of buying any one of them.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._arguments import instance, number, settle
 from virtualtb_fast._torch import Tensor, nn, torch
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.imitation.data import ANSWERS, Pages
-from virtualtb_fast.imitation.fitting import FitConfig, Keeper, Progress, fit
+from virtualtb_fast.imitation.fitting import FitConfig, Keeper, Progress, check_arguments, fit
 from virtualtb_fast.schema import Schema
 from virtualtb_fast.store import Items
 
@@ -43,6 +45,10 @@ class ItemConfig:
     """Of the loop."""
     page_scale: float = 0.1
     """The page number is multiplied by this."""
+
+    def __post_init__(self) -> None:
+        instance("fit", self.fit, FitConfig)
+        settle(self, number, "page_scale", low=-math.inf)
 
 
 class ItemNetwork(nn.Module):
@@ -145,7 +151,9 @@ def fit_item_customers(
             purchase at a price that no item of its page has.
         TrainingDivergedError: a loss is not finite.
     """
-    config = config or ItemConfig()
+    config = ItemConfig() if config is None else config
+    check_arguments(pages, seed, config, ItemConfig, progress, checkpoint)
+    instance("items", items, Items)
     if pages.items is None or pages.value is None:
         raise InvalidArgumentError("pages: expected a log with items and prices, got none")
     if pages.items.max() >= len(items.attributes):

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from virtualtb_fast.imitation.cloning import CloningConfig, clone_response
 from virtualtb_fast.imitation.data import Pages
-from virtualtb_fast.imitation.fitting import FitConfig, Keeper, Progress
+from virtualtb_fast.imitation.fitting import FitConfig, Keeper, Progress, check_arguments
 from virtualtb_fast.imitation.response import FittedResponse, ResponseConfig
 
 __all__ = ["LINEAR", "fit_linear"]
@@ -38,6 +38,7 @@ def fit_linear(
     Arguments and errors as of `virtualtb_fast.imitation.cloning.clone_response`; the kind of
     ``config.response`` is taken as ``"linear"``.
     """
+    check_arguments(pages, seed, config, CloningConfig, progress, checkpoint)
     shape = replace(config.response, kind="linear")
     fitted = clone_response(
         pages,

@@ -39,22 +39,25 @@ Where this departs from the paper, and why:
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from virtualtb_fast._arguments import instance
 from virtualtb_fast._torch import torch
 from virtualtb_fast._training import Keeper, Progress, require_finite, torch_threads
 from virtualtb_fast._work import Kept
 from virtualtb_fast.errors import InvalidArgumentError, TrainingDivergedError
 from virtualtb_fast.imitation.cloning import clone_engine, clone_response, start_at_shares
 from virtualtb_fast.imitation.data import Pages
-from virtualtb_fast.imitation.fitting import Part
+from virtualtb_fast.imitation.fitting import Part, check_arguments
 from virtualtb_fast.imitation.mail_config import MailConfig
 from virtualtb_fast.imitation.mail_step import Mail
 from virtualtb_fast.imitation.response import Engine, FittedResponse, ResponseNetwork
 from virtualtb_fast.imitation.simulate import CustomerSource, logged_customers, simulate
 from virtualtb_fast.networks import stream
 from virtualtb_fast.rl import trpo
+from virtualtb_fast.schema import Customers
 
 __all__ = ["MailConfig", "MailResult", "fit_mail"]
 
@@ -104,6 +107,8 @@ def fit_mail(
             ``state`` is that of the last good iteration.
         InvalidArgumentError: settings or a log that do not fit.
     """
+    check_arguments(pages, seed, config, MailConfig, progress, checkpoint)
+    _check_others(customers, start)
     if config.cloning.response.leave != "hazard":
         raise InvalidArgumentError("MAIL: expected leave 'hazard', got 'once'")
     began = time.perf_counter()
@@ -168,6 +173,22 @@ def fit_mail(
         "customers_gradient_norm": mail.norms[1],
     }
     return MailResult(response.with_report(**report), engine, report)
+
+
+def _check_others(customers: object, start: object) -> None:
+    """Raises `InvalidArgumentError` for no source of customers, or nothing to start from."""
+    if customers is not None and not (
+        isinstance(getattr(customers, "config", None), Customers)
+        and isinstance(getattr(customers, "tensors", None), Mapping)
+    ):
+        expected = "a sampler of customers, or None"
+        raise InvalidArgumentError(f"customers: expected {expected}, got {customers!r}")
+    if start is None:
+        return
+    if not isinstance(start, tuple) or len(start) != 2:
+        raise InvalidArgumentError(f"start: expected customers and an engine, got {start!r}")
+    instance("start", start[0], FittedResponse)
+    instance("start", start[1], Engine)
 
 
 def _start(

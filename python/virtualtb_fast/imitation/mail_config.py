@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from virtualtb_fast._arguments import integer, one_of
-from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast._arguments import (
+    flag,
+    instance,
+    integer,
+    number,
+    one_of,
+    settle,
+    threads,
+    widths,
+)
 from virtualtb_fast.imitation.cloning import CloningConfig
 from virtualtb_fast.imitation.judge import REWARDS, Reward
 from virtualtb_fast.rl import trpo
@@ -83,17 +92,20 @@ class MailConfig:
     def __post_init__(self) -> None:
         for name, known in (("init", _STARTS), ("reward", REWARDS)):
             one_of(name, getattr(self, name), known)
-        for name in (
-            *("sessions", "iterations", "value_epochs", "judge_epochs", "judge_batch"),
-            *("stop_after", "patience"),
-        ):
-            integer(name, getattr(self, name), 1, 2**31)
-        integer("look_every", self.look_every, 0, 2**31)
-        shares = (self.gamma, self.lam, self.average, self.judge_average, self.stop_accuracy)
-        good = all(0 <= share <= 1 for share in shares) and 0 < self.fisher_share <= 1
-        good = good and min(self.clip, self.value_rate, self.judge_rate) > 0
-        if not good or min(self.judge_decay, self.penalty) < 0:
-            raise InvalidArgumentError(f"MAIL: expected positive settings, got {self}")
+        instance("cloning", self.cloning, CloningConfig)
+        instance("step", self.step, trpo.TrpoConfig)
+        settle(self, flag, "absorbing")
+        counts = ("sessions", "iterations", "value_epochs", "judge_epochs", "judge_batch")
+        settle(self, integer, *counts, "stop_after", "patience", low=1, high=2**31)
+        settle(self, integer, "look_every", low=0, high=2**31)
+        shares = ("gamma", "lam", "average", "judge_average", "stop_accuracy")
+        settle(self, number, *shares, low=0, high=1)
+        settle(self, number, "fisher_share", low=0, high=1, above=True)
+        settle(self, number, "clip", "value_rate", "judge_rate", low=0, above=True)
+        settle(self, number, "judge_decay", "penalty", low=0)
+        settle(self, number, "step_margin", low=-math.inf)
+        settle(self, widths, "value_hidden", "judge_hidden")
+        object.__setattr__(self, "num_threads", threads(self.num_threads))
 
     @classmethod
     def paper(cls, **other: Any) -> MailConfig:

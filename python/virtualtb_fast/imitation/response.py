@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from virtualtb_fast import schema as schemas
+from virtualtb_fast._arguments import integer, number, one_of, settle, widths
 from virtualtb_fast._torch import Tensor, nn, torch
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.imitation.data import Pages, one_hot
@@ -53,6 +54,16 @@ class ResponseConfig:
     """Items on a page."""
 
     def __post_init__(self) -> None:
+        one_of("heads", self.heads, ("outcome", "clicks"))
+        one_of("kind", self.kind, ("mlp", "linear"))
+        one_of("leave", self.leave, ("hazard", "once"))
+        settle(self, widths, "hidden")
+        settle(self, number, "slope", low=0, high=1)
+        if self.slope == 1:
+            raise InvalidArgumentError("slope: expected a number below 1, got 1.0")
+        settle(self, number, "page_scale", low=-1e6, high=1e6)
+        settle(self, integer, "clicks", "second", "items", low=1, high=256)
+        settle(self, integer, "longest", low=1, high=2**31)
         if self.kind == "linear" and self.heads != "outcome":
             raise InvalidArgumentError(f"kind linear: expected heads outcome, got {self.heads!r}")
         if self.heads == "outcome" and self.leave != "hazard":

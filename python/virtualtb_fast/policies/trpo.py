@@ -101,23 +101,22 @@ class TrainConfig:
     """Of the environments; results do not depend on it."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "least", "lanes", "steps", "value_epochs", "value_batch"):
-            _arguments.integer(name, getattr(self, name), 1, 2**31)
-        for name in ("gamma", "lam", "fisher_share"):
-            above = name == "fisher_share"
-            _arguments.number(name, getattr(self, name), 0, 1, above=above)
-        for name in ("noise", "value_rate"):
-            _arguments.number(name, getattr(self, name), 0, above=True)
-        _arguments.number("rho", self.rho, 0)
+        integer, number, settle = _arguments.integer, _arguments.number, _arguments.settle
+        counts = ("iterations", "least", "lanes", "steps", "value_epochs", "value_batch")
+        settle(self, integer, *counts, low=1, high=2**31)
+        settle(self, number, "gamma", "lam", low=0, high=1)
+        settle(self, number, "fisher_share", low=0, high=1, above=True)
+        settle(self, number, "noise", "value_rate", low=0, above=True)
+        settle(self, number, "rho", low=0)
         if self.plateau is not None:
-            _arguments.number("plateau", self.plateau, 0)
+            settle(self, number, "plateau", low=0)
         if self.constraint is not None:
             _arguments.one_of("constraint", self.constraint, ("scaled", "paper"))
         if self.reward is not None:
             _arguments.one_of("reward", self.reward, _REWARDS)
-        _arguments.widths("hidden", self.hidden)
+        settle(self, _arguments.widths, "hidden")
         _arguments.instance("step", self.step, trpo.TrpoConfig)
-        _arguments.threads(self.num_threads)
+        object.__setattr__(self, "num_threads", _arguments.threads(self.num_threads))
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,11 @@ class TrpoConfig:
     """Step lengths tried."""
 
     def __post_init__(self) -> None:
-        _arguments.number("delta", self.delta, 0, above=True)
-        for name in ("tolerance", "damping"):
-            _arguments.number(name, getattr(self, name), 0)
-        _arguments.number("shrink", self.shrink, 0, 1, above=True)
-        for name in ("iterations", "backtracks"):
-            _arguments.integer(name, getattr(self, name), 1, 2**31)
+        number, integer = _arguments.number, _arguments.integer
+        _arguments.settle(self, number, "delta", low=0, above=True)
+        _arguments.settle(self, number, "tolerance", "damping", low=0)
+        _arguments.settle(self, number, "shrink", low=0, high=1, above=True)
+        _arguments.settle(self, integer, "iterations", "backtracks", low=1, high=2**31)
 
 
 @dataclass(frozen=True, slots=True)
