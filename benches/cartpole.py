@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from virtualtb_fast._training import torch_threads, write_atomically
-from virtualtb_fast.evaluation.machine import machine
+from virtualtb_fast.evaluation.reproduce.parts import origin
 from virtualtb_fast.networks import Categorical, Perceptron, stream
 from virtualtb_fast.rl import returns, trpo
 
@@ -105,7 +105,8 @@ def main() -> None:
         held = json.loads(options.json.read_text())
     if held.get("steps") != options.steps:
         held = {"steps": options.steps, "episodes": EPISODES, "seeds": {}}
-    held["machine"] = machine()
+    made = origin()
+    held |= made
     for seed in options.seeds:
         if str(seed) in held["seeds"]:
             continue
@@ -120,6 +121,7 @@ def main() -> None:
             "mean_return": trained,
             "without_steps": frozen,
             "cpu_seconds": round(took, 1),
+            "commit": made["commit"],
         }
         print(f"seed {seed}: {trained:.1f}, without steps {frozen:.1f}, {took:.0f} s", flush=True)
         if options.json:

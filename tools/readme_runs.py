@@ -14,10 +14,12 @@ def reliability(found: Mapping[str, Results]) -> str:
     """What the last long runs found, a line each.
 
     Args:
-        found: ``kills``, ``soak``, ``forks``, ``fuzz`` and ``sanitizers``.
+        found: ``kills``, ``soak``, ``forks``, ``fuzz`` and ``sanitizers``, and ``signals`` if there
+            is such a result.
     """
     lines = (
         ("make soak-kills", "kills", _kills(found["kills"])),
+        *(("make soak-kills", "signals", _signals(one)) for one in [found.get("signals")] if one),
         ("make soak", "soak", _soak(found["soak"])),
         ("make soak-forks", "forks", _forks(found["forks"])),
         ("make fuzz", "fuzz", _fuzz(found["fuzz"])),
@@ -104,6 +106,19 @@ def _kills(found: Results) -> str:
         f"{100 * stops['within_100_ms']:.1f} % were answered within 100 ms, the slowest in "
         f"{stops['most_ms']:,.0f} ms."
     )
+
+
+def _signals(found: Results) -> str:
+    name, longest = max(found["longest_ms"].items(), key=lambda one: one[1])
+    most, guard = found["most_ms"], found["guard"]["numpy.sort"]
+    slow = sum(gap > most for gap in found["longest_ms"].values())
+    bound = f"{slow:,} of them longer than" if slow else "each at most"
+    text = (
+        f"the longest CPU time between two looks at signals, of {len(found['longest_ms'])} long "
+        f"native calls: {bound} {most:.0f} ms, the longest {longest:.1f} ms (`{name}`). A "
+        f"`numpy.sort`, which never looks, took {guard:.0f} ms"
+    )
+    return f"{text}." if guard > most else f"{text}, so that this run proves nothing."
 
 
 def _soak(found: Results) -> str:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benches" / "results"
 
 
-RUNS = ("kills", "soak", "forks", "fuzz", "sanitizers")
+RUNS = ("kills", "signals", "soak", "forks", "fuzz", "sanitizers")
 
 
 def held(name: str) -> Any:
@@ -256,7 +256,8 @@ def main() -> None:
     new = fill(new, "yardstick", readme_runs.yardstick(measured))
     new = fill(new, "reduced", readme_runs.reduced(held("reduced"), measured))
     new = fill(new, "async", readme_runs.at_once(held("async")))
-    runs = {name: held(f"reliability/{name}") for name in RUNS}
+    there = [name for name in RUNS if (RESULTS / "reliability" / f"{name}.json").exists()]
+    runs = {name: held(f"reliability/{name}") for name in there}
     new = fill(new, "reliability", readme_runs.reliability(runs))
     new = fill(new, "fidelity", fidelity(vtb.load_simulator().provenance))
     if check and new != old:

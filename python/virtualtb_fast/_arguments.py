@@ -120,10 +120,7 @@ def one_of(what: str, value: Text, known: tuple[str, ...]) -> Text:
 
 def effort(value: object) -> float:
     """What multiplies the steps of a training: above 0, up to 100."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= 100:  # type: ignore[operator]
-        raise InvalidArgumentError(f"effort: expected a number above 0, up to 100, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return number("effort", value, 0, 100, above=True)
 
 
 def instance(what: str, value: object, kind: type[Kind]) -> Kind:

@@ -41,7 +41,7 @@ class SessionRows:
         """Looks at the offsets once.
 
         Args:
-            offsets: (S + 1,): session i is rows ``offsets[i]`` to ``offsets[i + 1]``; may be a map.
+            offsets: (S + 1,): session i is rows ``offsets[i]`` to ``offsets[i + 1]``.
             chosen: (S,): which sessions.
             handful: Rows that are mixed at a time.
 

@@ -69,10 +69,10 @@ class Keeper(Protocol):
         ...
 
 
-Kept = TypeVar("Kept")
+AnyKeeper = TypeVar("AnyKeeper")
 
 
-def require_keeper(value: Kept) -> Kept:
+def require_keeper(value: AnyKeeper) -> AnyKeeper:
     """The value, if it can keep a state.
 
     Raises:

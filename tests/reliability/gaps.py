@@ -31,8 +31,7 @@ ENOUGH = 1.0
 def longest_gap(work: Callable[[], Any]) -> float:
     """Milliseconds of this thread's work between two looks at signals, at most.
 
-    A call that was ended has looked up; what it takes to free the memory of what it had made comes
-    after that.
+    What it takes to free the memory of what a call has made comes after it.
     """
     looks: list[float] = []
     began, over = time.process_time(), False
@@ -50,9 +49,10 @@ def longest_gap(work: Callable[[], Any]) -> float:
     looks.append(time.thread_time())
     signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
     try:
-        work()
+        made = work()
         over = True
         looks.append(time.thread_time())
+        del made
     except KeyboardInterrupt:
         pass
     finally:

@@ -119,8 +119,8 @@ def test_what_is_there_is_refused_before_anything_is_measured(tmp_path, capfd):
         assert out == ""
         assert f"{path}: expected a new file, got one that exists (--overwrite?)" in error
         assert path.read_text() == "mine"
-    assert main(["bench", "--out", str(tmp_path / "none" / "speed.json")]) == 2
-    assert f"expected a folder {tmp_path / 'none'}, got none" in capfd.readouterr().err
+        assert main(["bench", option, str(tmp_path / "none" / name)]) == 2
+        assert f"expected a folder {tmp_path / 'none'}, got none" in capfd.readouterr().err
     # Void guard: with the option it goes on, here until the next thing that is wrong.
     words = ["--overwrite", "--simulator", str(tmp_path / "none.safetensors")]
     assert main(["bench", "--out", str(tmp_path / "speed.json"), *words]) == 2

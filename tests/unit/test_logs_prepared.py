@@ -431,7 +431,7 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     vtb.rollout("virtualtb-v0-refit", policy, pages=300_000, out=small, keep=False)
     vtb.rollout("virtualtb-v0-refit", policy, pages=1_200_000, out=large, keep=False)
 
-    def peak(path: Path, kind: str = "mapped") -> int:
+    def peak(path: Path, kind: str = "in pieces") -> int:
         words = [sys.executable, "-c", PEAK, str(path), str(tmp_path / "work"), kind]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         report = json.loads(done.stdout)

@@ -73,6 +73,30 @@ def test_runs_that_failed_are_not_told_as_if_they_had_passed(
     assert [words for words in good if words in told(found)] == []
 
 
+def test_what_waits_for_signals_is_told_where_it_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    told = importlib.import_module("readme_runs").reliability
+    runs = ROOT / "benches" / "results" / "reliability"
+    found = {path.stem: json.loads(path.read_text()) for path in runs.glob("*.json")}
+    found.pop("signals", None)
+    assert "signals" not in told(found)
+    found["signals"] = {
+        "most_ms": 50.0,
+        "longest_ms": {"build": 31.26, "search": 4.0},
+        "guard": {"numpy.sort": 130.4},
+    }
+    (line,) = [one for one in told(found).splitlines() if "reliability/signals.json" in one]
+    assert line.startswith("- `make soak-kills` ")
+    assert "2 long native calls: each at most 50 ms, the longest 31.3 ms (`build`)" in line
+    assert line.endswith("took 130 ms.")
+    found["signals"]["longest_ms"]["search"] = 61.0
+    assert "1 of them longer than 50 ms, the longest 61.0 ms (`search`)" in told(found)
+    found["signals"]["guard"]["numpy.sort"] = 20.0
+    assert "took 20 ms, so that this run proves nothing." in told(found)
+
+
 def learned() -> ModuleType:
     """The script that README's tables of what was learned are written by."""
     place = ROOT / "tools" / "readme_learned.py"

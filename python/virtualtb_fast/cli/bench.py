@@ -15,15 +15,16 @@ Outcomes are compared before anything is timed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
+from virtualtb_fast._training import write_atomically
 from virtualtb_fast.cli import common
 from virtualtb_fast.errors import InvalidArgumentError, OutputError, StateError, VirtualTBError
 
@@ -133,10 +134,7 @@ def run(options: argparse.Namespace) -> int:
                 word = f"-{'' if name == 'k' else '-'}{name.replace('_', '-')}"
                 expected = f"the bench of {what} with it"
                 raise InvalidArgumentError(f"{word}: expected {expected}, got {options.what}")
-    for path in (options.out, options.plot):
-        # Better said before minutes of work than after them.
-        if path is not None and os.path.exists(path) and not options.overwrite:
-            raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
+    common.refuse_existing(options.out, options.plot, overwrite=options.overwrite)
     if options.out is not None and not os.path.isdir(os.path.dirname(options.out) or "."):
         folder = os.path.dirname(options.out)
         raise OutputError(f"{options.out}: expected a folder {folder}, got none")
@@ -160,7 +158,8 @@ def run(options: argparse.Namespace) -> int:
         _bench_table.show(answer)
     # Last: what fails to be written or drawn takes no figure with it.
     if options.out is not None:
-        _write(answer, options.out)
+        with write_atomically(Path(options.out)) as file:
+            file.write((json.dumps(answer, indent=2, allow_nan=False) + "\n").encode())
     if options.plot is not None:
         _draw(answer, options.plot)
     return 0
@@ -179,19 +178,6 @@ def _cores() -> int:
     from virtualtb_fast.info import system_info
 
     return int(system_info()["threads"])
-
-
-def _write(answer: dict[str, Any], path: str) -> None:
-    """Writes beside the name, then renames."""
-    beside = f"{path}.partial"
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(json.dumps(answer, indent=2, allow_nan=False) + "\n")
-        os.replace(beside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.remove(beside)
-        raise OutputError(error.errno, error.strerror, path) from error
 
 
 def _in_child(options: dict[str, Any], threads: int) -> dict[str, Any]:

@@ -137,9 +137,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    if os.path.exists(options.out) and not options.overwrite:
-        # Better said before an hour of work than after it.
-        raise OutputError(f"{options.out}: expected a new file, got one that exists (--overwrite?)")
+    common.refuse_existing(options.out, overwrite=options.overwrite)
     there = os.path.exists(options.out) and os.path.exists(options.source)
     if there and os.path.samefile(options.source, options.out):
         raise InvalidArgumentError(

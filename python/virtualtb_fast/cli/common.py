@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from virtualtb_fast.errors import InvalidArgumentError
+from virtualtb_fast.errors import InvalidArgumentError, OutputError
 
 __all__ = [
     "Progress",
@@ -26,6 +26,7 @@ __all__ = [
     "print_table",
     "print_warnings",
     "refuse_ending",
+    "refuse_existing",
     "size",
     "whole",
 ]
@@ -66,6 +67,21 @@ def refuse_ending(option: str, path: str) -> None:
     if ending[1:].lower() in _TABLES:
         message = f"{option}: expected the name of a Parquet file, got {path!r}"
         raise InvalidArgumentError(f"{message} (did you mean {stem + '.parquet'!r}?)")
+
+
+def refuse_existing(*paths: str | None, overwrite: bool) -> None:
+    """Refuses to replace files unasked, before the work that would be lost.
+
+    Args:
+        paths: Names of options' files, None where an option was not given.
+        overwrite: Whether they may be replaced.
+
+    Raises:
+        OutputError: one exists.
+    """
+    for path in paths:
+        if path is not None and os.path.exists(path) and not overwrite:
+            raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -36,7 +36,6 @@ from typing import Any, Final
 from virtualtb_fast._fit_settings import MOST_MEMBERS
 from virtualtb_fast._work import Kept
 from virtualtb_fast.cli import common
-from virtualtb_fast.errors import OutputError
 from virtualtb_fast.fit import CUSTOMERS, RESPONSES, fit
 from virtualtb_fast.records import Finding
 from virtualtb_fast.simulator import Simulator
@@ -137,9 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Learns, and says what came of it."""
-    for path in (options.out, options.engine):
-        if path is not None and os.path.exists(path) and not options.overwrite:
-            raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
+    common.refuse_existing(options.out, options.engine, overwrite=options.overwrite)
     bar = FitProgress(quiet=options.json)
     costs: dict[str, Any] = {}
     try:

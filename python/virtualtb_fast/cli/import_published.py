@@ -11,7 +11,6 @@ import argparse
 import os
 
 from virtualtb_fast.cli import common
-from virtualtb_fast.errors import OutputError
 from virtualtb_fast.published import import_published
 
 
@@ -26,8 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Reads, writes, and says what came of it."""
     out = options.out
-    if os.path.exists(out) and not options.overwrite:
-        raise OutputError(f"{out}: expected a new file, got one that exists (--overwrite?)")
+    common.refuse_existing(out, overwrite=options.overwrite)
     simulator = import_published(options.directory)
     simulator.save(out)
     published = bool(simulator.provenance["published"])

@@ -10,7 +10,6 @@ virtualtb-fast logs ACTION --help says more about an action.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ from typing import Any
 
 from virtualtb_fast._training import write_atomically
 from virtualtb_fast.cli import common
-from virtualtb_fast.errors import OutputError
 from virtualtb_fast.records import Finding, LogReport, check_log, draft_schema
 
 _UNUSABLE = 1
@@ -82,8 +80,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    if options.out is not None and os.path.exists(options.out) and not options.overwrite:
-        raise OutputError(f"{options.out}: expected a new file, got one that exists (--overwrite?)")
+    common.refuse_existing(options.out, overwrite=options.overwrite)
     draft = draft_schema(options.file)
     if options.out is not None:
         import pathlib

@@ -27,7 +27,7 @@ import sys
 from typing import Any
 
 from virtualtb_fast.cli import common
-from virtualtb_fast.errors import InvalidArgumentError, OutputError
+from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.rollout import Rollout, Summary, rollout
 from virtualtb_fast.simulator import DEFAULT, Simulator, load_simulator
 from virtualtb_fast.store import GroundTruthStore
@@ -167,10 +167,7 @@ def _refuse_existing(options: argparse.Namespace) -> None:
     # What the same command has finished is its own to look at, and to draw again.
     names = [] if options.out is None else [options.out, f"{options.out}.partial"]
     began = options.resume and any(os.path.exists(name) for name in names)
-    replaced = options.overwrite or began
-    for path in (options.out, options.plot):
-        if path is not None and os.path.exists(path) and not replaced:
-            raise OutputError(f"{path}: expected a new file, got one that exists (--overwrite?)")
+    common.refuse_existing(options.out, options.plot, overwrite=options.overwrite or began)
     if options.out is not None and options.out == options.plot:
         raise InvalidArgumentError("--out, --plot: expected two files, got the same")
 

@@ -26,7 +26,10 @@ _ANSWER_OF = np.array([ANSWERS.index(name if name in ANSWERS else "turn") for na
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Pages, session after session: R rows of S sessions. Arrays may be memory maps."""
+    """Pages, session after session: R rows of S sessions.
+
+    What is long may be on disk, as a `virtualtb_fast.records.columns.Column`.
+    """
 
     schema: Schema
     """What customers and actions look like."""

@@ -26,7 +26,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -55,7 +55,7 @@ from virtualtb_fast.store import GroundTruthStore
 __all__ = ["TrainConfig", "Trained", "train"]
 
 
-_REWARDS = ("expected", "buy", "clicks", "deals", "value")
+_Reward = Literal["expected", "buy", "clicks", "deals", "value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class TrainConfig:
     """Of the action norm: `virtualtb_fast.policies.anc.norm_constraint`; None: none."""
     rho: float = 1.0
     """Its strength."""
-    reward: Literal["expected", "buy", "clicks", "deals", "value"] | None = None
+    reward: _Reward | None = None
     """Of a page, 0 or above; None: ``expected`` in a simulator, ``buy`` in a store."""
     iterations: int = 500
     """Most iterations."""
@@ -113,7 +113,7 @@ class TrainConfig:
         if self.constraint is not None:
             _arguments.one_of("constraint", self.constraint, ("scaled", "paper"))
         if self.reward is not None:
-            _arguments.one_of("reward", self.reward, _REWARDS)
+            _arguments.one_of("reward", self.reward, get_args(_Reward))
         settle(self, _arguments.widths, "hidden")
         _arguments.instance("step", self.step, trpo.TrpoConfig)
         object.__setattr__(self, "num_threads", _arguments.threads(self.num_threads))

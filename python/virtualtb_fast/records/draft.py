@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from virtualtb_fast.errors import InvalidArgumentError
-from virtualtb_fast.records.check import identifies
+from virtualtb_fast.records.check import FEWEST_SESSIONS, identifies
 from virtualtb_fast.records.looks import WORDS, Column, Looked
 from virtualtb_fast.records.schema import FORMAT, VERSION
 from virtualtb_fast.records.source import Source, open_source
@@ -243,7 +243,8 @@ class _Writer:
         self._categorical: list[Column] = []
         self._numeric: list[Column] = []
         self._left_out: list[tuple[Column, str]] = []
-        sessions = self._columns[self._session].distinct if self._session else len(self._columns)
+        # Where sessions were not found, how many values there are decides alone.
+        sessions = self._columns[self._session].distinct if self._session else FEWEST_SESSIONS
         for column in self._columns.values():
             if column.name in self._used:
                 continue
@@ -265,7 +266,7 @@ class _Writer:
 
     def _identifies(self, column: Column, sessions: int) -> bool:
         """Whether it says who somebody is rather than what they are like."""
-        unique = column.distinct > sessions // 2
+        unique = identifies(column.distinct, sessions)
         if column.kind == "text":
             return unique and column.distinct > _MANY
         named = re.search(r"(^|_)(id|key|uuid)$|time|stamp", column.name.lower())
