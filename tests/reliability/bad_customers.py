@@ -11,13 +11,22 @@ from tests.reliability.bad_kit import (
     INF,
     NAN,
     NO_COUNT,
+    NO_DEVICE,
     NO_FLAG,
+    NO_FUNCTION,
+    NO_KEEPER,
+    NO_RATE,
     NO_SEED,
+    NO_SHARE,
+    NO_SIZE,
     NO_TEXT,
     NO_THREADS,
+    NO_WEIGHT,
+    NO_WIDTHS,
     Bad,
     Call,
     Kit,
+    bound,
 )
 from tests.reliability.cases import SCHEMA
 
@@ -42,14 +51,6 @@ NO_FIELDS: list[Any] = [
     FIELDS[0], {}, [f.name for f in FIELDS], tuple(Field(f.name, 2) for f in FIELDS), Bad(),
 ]  # fmt: skip
 NO_CONFIG: list[Any] = [3, "none such", {}, [], (1,), customers.GanConfig, TABLE, Bad()]
-NO_FUNCTION: list[Any] = [3, "print", [], {}, Bad()]
-NO_KEEPER: list[Any] = [3, "state", {}, [], object(), Bad()]
-NO_DEVICE: list[Any] = [None, "nowhere", "", "cuda:99", "meta", "cpu:x", 2.5, [], b"cpu", Bad()]
-NO_SHARE: list[Any] = [-0.1, 1.1, NAN, INF, -INF, "1", None, True, [0.5], 10**400, Bad()]
-NO_SIZE: list[Any] = [0, *NO_COUNT]
-NO_RATE: list[Any] = [0.0, -1.0, NAN, INF, "1", None, True, [0.1], 1j, Bad()]
-NO_WEIGHT: list[Any] = NO_RATE[1:]
-NO_WIDTHS: list[Any] = [None, 3, "ab", [8], (0,), (-1,), (2.5,), ("8",), (True,), (10**9,), Bad()]
 
 SMALL: dict[str, Any] = {
     "steps": 2, "batch": 16, "discriminator_batch": 8, "latent": 2, "hidden": (4,),
@@ -100,7 +101,7 @@ def fits() -> Iterator[Call]:
     for name, more, bad, needs in kinds:
         good = {"codes": CODES, "fields": FIELDS, "seed": 3, **more}
         # What reads anything as no settings at all is no bad value here.
-        yield Call(name, made(getattr(customers, name)), lambda kit, g=good: g, bad, needs=needs)
+        yield Call(name, bound(getattr(customers, name)), lambda kit, g=good: g, bad, needs=needs)
 
 
 def settings() -> Iterator[Call]:
@@ -111,7 +112,7 @@ def settings() -> Iterator[Call]:
     shares = ("pair_memory", "rate_end", "real_label", "average")
     pairs: list[Any] = [None, 3, "ab", (1.0,), [1.0, 0.5], (NAN, 0.5), ("a", "b"), (-1.0, 0.5)]
     yield Call(
-        "GanConfig", made(customers.GanConfig), lambda kit: SMALL,
+        "GanConfig", bound(customers.GanConfig), lambda kit: SMALL,
         {
             **dict.fromkeys((*sizes, *updates), NO_SIZE),
             **dict.fromkeys(weights, NO_WEIGHT),
@@ -129,7 +130,7 @@ def settings() -> Iterator[Call]:
         },
     )  # fmt: skip
     yield Call(
-        "AutoregressiveConfig", made(customers.AutoregressiveConfig), lambda kit: {},
+        "AutoregressiveConfig", bound(customers.AutoregressiveConfig), lambda kit: {},
         {
             **dict.fromkeys(("hidden", "steps", "batch", "patience", "num_threads"), NO_SIZE),
             **dict.fromkeys(("rate_end", "average"), NO_SHARE),
@@ -138,7 +139,7 @@ def settings() -> Iterator[Call]:
     )  # fmt: skip
     one_or_none = [value for value in NO_SIZE if value is not None]
     yield Call(
-        "LatentClassConfig", made(customers.LatentClassConfig), lambda kit: {},
+        "LatentClassConfig", bound(customers.LatentClassConfig), lambda kit: {},
         {
             **dict.fromkeys(
                 ("starts", "start_iterations", "iterations", "rows", "trial_rows"), NO_SIZE
@@ -148,7 +149,7 @@ def settings() -> Iterator[Call]:
         },
     )  # fmt: skip
     yield Call(
-        "GmmConfig", made(customers.GmmConfig), lambda kit: {},
+        "GmmConfig", bound(customers.GmmConfig), lambda kit: {},
         {**dict.fromkeys(("components", "iterations", "rows"), NO_SIZE),
          "regularisation": NO_WEIGHT},
     )  # fmt: skip
@@ -160,7 +161,7 @@ def samplers() -> Iterator[Call]:
     good = {"fields": FIELDS, "config": mixed.config, "tensors": dict(mixed.tensors)}
     shares, columns = mixed.tensors["customers.shares"], mixed.tensors["customers.fields"]
     yield Call(
-        "CustomerSampler", made(CustomerSampler), lambda kit: good,
+        "CustomerSampler", bound(CustomerSampler), lambda kit: good,
         {
             "fields": NO_FIELDS,
             "config": [None, 3, "mixture", {}, Customers(), Customers(kind="rows", rows=2),
@@ -179,7 +180,7 @@ def samplers() -> Iterator[Call]:
     )  # fmt: skip
     yield Call(
         "CustomerSampler.of",
-        made(CustomerSampler.of),
+        bound(CustomerSampler.of),
         lambda kit: {"simulator": kit.simulator},
         {"simulator": [None, 3, "virtualtb-v0-refit", {}, mixed, Bad()]},
     )
@@ -200,18 +201,18 @@ def samplers() -> Iterator[Call]:
         )  # fmt: skip
     yield Call(
         "CustomerSampler.given",
-        made(mixed.given),
+        bound(mixed.given),
         lambda kit: {"values": {"region": 1}},
         {"values": [None, *no_given]},
     )
     yield Call(
         "CustomerSampler.log_density",
-        made(mixed.log_density),
+        bound(mixed.log_density),
         lambda kit: {"codes": CODES},
         {"codes": [wrong for wrong in NO_CODES if wrong is not NO_CODES[7]]},
     )
     yield Call(
-        "CustomerSampler.field_probabilities", made(mixed.field_probabilities),
+        "CustomerSampler.field_probabilities", bound(mixed.field_probabilities),
         lambda kit: {"count": 5}, {"count": NO_COUNT, "seed": [None, *NO_SEED]},
     )  # fmt: skip
 
@@ -225,18 +226,18 @@ def tables() -> Iterator[Call]:
     ]  # fmt: skip
     no_names: list[Any] = [None, 3, "age", ["nobody"], [3], [None], {"age": 1}, Bad()]
     yield Call(
-        "Table.of", made(Table.of), lambda kit: {"data": COLUMNS},
+        "Table.of", bound(Table.of), lambda kit: {"data": COLUMNS},
         {"data": no_data, "categorical": no_names, "numeric": [*no_names, ["city"]],
          "bins": [1, 256, *NO_COUNT], "largest": [2, 257, *NO_COUNT]},
     )  # fmt: skip
     yield Call(
-        "Table", made(Table), lambda kit: {"columns": TABLE.columns},
+        "Table", bound(Table), lambda kit: {"columns": TABLE.columns},
         {"columns": [None, 3, "age", (), list(TABLE.columns), (3,), (TABLE.columns[0],) * 2,
                      FIELDS, TABLE, Bad()]},
     )  # fmt: skip
     short = {"city": ["ash"], "age": [1, 2]}
     yield Call(
-        "Table.encode", made(TABLE.encode), lambda kit: {"data": COLUMNS},
+        "Table.encode", bound(TABLE.encode), lambda kit: {"data": COLUMNS},
         {"data": [None, 3, "columns", [], {}, {"city": ["ash"]}, short, COLUMNS | {"age": ["old"]},
                   COLUMNS | {"age": [[1]]}, COLUMNS | {"city": ["oak"] * 12},
                   COLUMNS | {"city": [object()] * 12}, COLUMNS | {"age": [INF] * 12},
@@ -244,7 +245,7 @@ def tables() -> Iterator[Call]:
     )  # fmt: skip
     codes = TABLE.encode(COLUMNS)
     yield Call(
-        "Table.decode", made(TABLE.decode), lambda kit: {"codes": codes},
+        "Table.decode", bound(TABLE.decode), lambda kit: {"codes": codes},
         {"codes": [None, 3, "codes", [], codes[:, :1], codes[0], codes.astype(float),
                    codes.astype(bool), codes + np.uint8(99), codes.astype(int) - 9, [[0], [0, 1]],
                    [["a", "b"]], [[2**70, 0]], Bad()],
@@ -257,7 +258,7 @@ def tables() -> Iterator[Call]:
     ]  # fmt: skip
     yield Call(
         "Table.from_json",
-        made(Table.from_json),
+        bound(Table.from_json),
         lambda kit: {"text": TABLE.to_json()},
         {"text": [None, 3, "", "{", "[]", "{}", "[3]", "[{}]", b"[]", "\ud800", *changed, Bad()]},
     )
@@ -265,14 +266,14 @@ def tables() -> Iterator[Call]:
     assert isinstance(numeric, Numeric)
     assert isinstance(categorical, Categorical)
     yield Call(
-        "Numeric", made(Numeric),
+        "Numeric", bound(Numeric),
         lambda kit: {"name": "age", "atoms": numeric.atoms, "edges": numeric.edges},
         {"name": [*NO_TEXT, ""], "atoms": [None, 3, "ab", [1.0], (2.0, 1.0), (NAN,), ("a",)],
          "edges": [None, 3, "ab", (3,), ((1.0, 2.0),), (("a",) * 9,)], "whole": NO_FLAG,
          "missing": NO_FLAG},
     )  # fmt: skip
     yield Call(
-        "Categorical", made(Categorical),
+        "Categorical", bound(Categorical),
         lambda kit: {"name": "city", "values": ("ash", "elm"), "shares": (0.5, 0.5)},
         {"name": [*NO_TEXT, ""],
          "values": [None, 3, "ab", (), ("ash",), ("ash", "ash"), (None, 1), (NAN, 1)],
@@ -280,14 +281,14 @@ def tables() -> Iterator[Call]:
          "pooled": [None, 3, ("oak",)], "pooled_shares": [None, 3, (1.0,)], "missing": NO_FLAG},
     )  # fmt: skip
     yield Call(
-        "Numeric.from_sample", made(Numeric.from_sample),
+        "Numeric.from_sample", bound(Numeric.from_sample),
         lambda kit: {"name": "age", "sample": [1.0, 2.0]},
         {"name": [*NO_TEXT, ""], "sample": [None, [], "age", ["a"], [NAN], [INF], [[1], [1, 2]],
                                            [1j], {}, Bad()],
          "missing_share": NO_SHARE, "bins": [1, 256, *NO_COUNT]},
     )  # fmt: skip
     yield Call(
-        "Categorical.from_counts", made(Categorical.from_counts),
+        "Categorical.from_counts", bound(Categorical.from_counts),
         lambda kit: {"name": "city", "values": ["ash", "elm"], "counts": [3, 4]},
         {"name": [*NO_TEXT, ""],
          "values": [None, 3, [], ["ash"], ["ash", "ash"], [None, "a"], [NAN, 1.0], Bad()],
@@ -301,11 +302,6 @@ def tables() -> Iterator[Call]:
         values = COLUMNS[column.name]
         mask: list[Any] = [3, "mask", [True], np.ones(12), np.ones((12, 1), bool), Bad()]
         yield Call(
-            f"{name}.encode", made(column.encode), lambda kit, v=values: {"values": v},
+            f"{name}.encode", bound(column.encode), lambda kit, v=values: {"values": v},
             {"values": bad, "missing": mask},
         )  # fmt: skip
-
-
-def made(function: Callable[..., Any]) -> Callable[[Kit], Callable[..., Any]]:
-    """Of an object that no kit is needed for."""
-    return lambda kit: function

@@ -7,23 +7,21 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from tests.reliability.bad_customers import (
-    NO_FUNCTION,
-    NO_KEEPER,
-    NO_RATE,
-    NO_SHARE,
-    NO_SIZE,
-    NO_WEIGHT,
-    NO_WIDTHS,
-)
 from tests.reliability.bad_kit import (
     INF,
     NAN,
     NO_COUNT,
     NO_FLAG,
+    NO_FUNCTION,
+    NO_KEEPER,
     NO_NAME,
+    NO_RATE,
     NO_SEED,
+    NO_SHARE,
+    NO_SIZE,
     NO_THREADS,
+    NO_WEIGHT,
+    NO_WIDTHS,
     Bad,
     Call,
     Kit,

@@ -137,6 +137,11 @@ class Made:
         return self.says
 
 
+def bound(function: Callable[..., Any]) -> Callable[[Kit], Callable[..., Any]]:
+    """For what no kit is needed: the function of a `Call`."""
+    return lambda kit: function
+
+
 def in_folder(name: str) -> Made:
     return Made(lambda kit: kit.folder / name, f"<{name}>")
 
@@ -161,6 +166,14 @@ NO_REAL: list[Any] = ["1", True, [1.0], b"1", 10**400, Bad()]
 NO_ANC: list[Any] = [(1,), (1, 2, 3), 1.0, "ab", (-1, 0.1), (1, -0.1), (NAN, 0), (1, INF), Bad()]
 NO_REWARD: list[Any] = ["money", None, 3, b"buy", ""]
 NO_RENDER: list[Any] = ["rgb_array", 3, True, b"ansi"]
+NO_FUNCTION: list[Any] = [3, "print", [], {}, Bad()]
+NO_KEEPER: list[Any] = [3, "state", {}, [], object(), Bad()]
+NO_DEVICE: list[Any] = [None, "nowhere", "", "cuda:99", "meta", "cpu:x", 2.5, [], b"cpu", Bad()]
+NO_SHARE: list[Any] = [-0.1, 1.1, NAN, INF, -INF, "1", None, True, [0.5], 10**400, Bad()]
+NO_SIZE: list[Any] = [0, *NO_COUNT]
+NO_RATE: list[Any] = [0.0, -1.0, NAN, INF, "1", None, True, [0.1], 1j, Bad()]
+NO_WEIGHT: list[Any] = NO_RATE[1:]
+NO_WIDTHS: list[Any] = [None, 3, "ab", [8], (0,), (-1,), (2.5,), ("8",), (True,), (10**9,), Bad()]
 
 
 def actions(rows: int | None, size: int) -> list[Any]:

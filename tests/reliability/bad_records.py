@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tests.reliability.bad_kit import FILES, NO_PATH, Bad, Call, Made, in_folder
+from tests.reliability.bad_kit import FILES, NO_FUNCTION, NO_PATH, Bad, Call, Made, in_folder
 
 from virtualtb_fast.records import LogSchema, check_log, draft_schema, prepare
 
@@ -23,7 +23,6 @@ NO_LOG: list[Any] = [
     None, 3, 2.5, b"x", "", "a\0b", "\ud800", ["a"], {}, *FILES, in_folder("items.vtbcat"), Bad(),
 ]  # fmt: skip
 NO_SCHEMA: list[Any] = [*NO_PATH[1:], *FILES, in_folder("log.parquet"), SCHEMA]
-NO_FUNCTION: list[Any] = [3, "print", [], Bad()]
 
 
 def own() -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from tests.reliability.bad_kit import CODES, INF, NAN, NO_COUNT, Bad, Call, Kit
+from tests.reliability.bad_kit import CODES, INF, NAN, NO_COUNT, Bad, Call, bound
 from tests.reliability.cases import CONFIG, SCHEMA
 
 from virtualtb_fast.schema import Config, Customers, Field, Leave, Response, Schema
@@ -101,8 +101,3 @@ def made() -> Iterator[Call]:
             lambda kit, form=form: {"value": form},
             {"value": [*NO_PART, *changed, *less, form | {"more": 1}, form | {3: 1}]},
         )  # fmt: skip
-
-
-def bound(method: Callable[..., Any]) -> Callable[[Kit], Callable[..., Any]]:
-    """Of an object that no kit is needed for."""
-    return lambda kit: method

@@ -8,25 +8,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from tests.reliability.bad_customers import (
-    NO_DEVICE,
-    NO_FUNCTION,
-    NO_KEEPER,
-    NO_RATE,
-    NO_SHARE,
-    NO_SIZE,
-    NO_WIDTHS,
-)
 from tests.reliability.bad_kit import (
     FILES,
     INF,
     NAN,
     NO_COUNT,
+    NO_DEVICE,
     NO_FLAG,
+    NO_FUNCTION,
+    NO_KEEPER,
     NO_NAME,
     NO_PATH,
+    NO_RATE,
     NO_SEED,
+    NO_SHARE,
+    NO_SIZE,
     NO_THREADS,
+    NO_WEIGHT,
+    NO_WIDTHS,
     Bad,
     Call,
     Kit,
@@ -66,7 +65,7 @@ def norms() -> Iterator[Call]:
     )  # fmt: skip
     yield Call(
         "norm_constraint", lambda kit: norm_constraint, lambda kit: {"mu": 0.1},
-        {"mu": NO_RATE, "rho": NO_RATE[1:], "form": [*NO_NAME, ["scaled"], {}]},
+        {"mu": NO_RATE, "rho": NO_WEIGHT, "form": [*NO_NAME, ["scaled"], {}]},
     )  # fmt: skip
 
 
@@ -75,10 +74,9 @@ def norms() -> Iterator[Call]:
 
 def policies() -> Iterator[Call]:
     """TRPO in environments."""
-    weights = NO_RATE[1:]
     yield Call(
         "TrpoConfig", late("rl.trpo", "TrpoConfig"), lambda kit: {},
-        {"delta": NO_RATE, "shrink": [0.0, *NO_SHARE], "tolerance": weights, "damping": weights,
+        {"delta": NO_RATE, "shrink": [0.0, *NO_SHARE], "tolerance": NO_WEIGHT, "damping": NO_WEIGHT,
          **dict.fromkeys(("iterations", "backtracks"), NO_SIZE)},
         needs="torch",
     )  # fmt: skip
@@ -90,8 +88,8 @@ def policies() -> Iterator[Call]:
             **dict.fromkeys(("noise", "value_rate"), NO_RATE),
             **dict.fromkeys(("gamma", "lam"), NO_SHARE),
             "fisher_share": [0.0, *NO_SHARE],
-            "rho": weights,
-            "plateau": [value for value in weights if value is not None],
+            "rho": NO_WEIGHT,
+            "plateau": [value for value in NO_WEIGHT if value is not None],
             "constraint": ["", "both", 3, True, [], Bad()],
             "reward": ["", "money", 3, True, [], Bad()],
             "hidden": NO_WIDTHS,
@@ -174,7 +172,7 @@ def fits() -> Iterator[Call]:
             "logs": few(kit), "customers": "independent", "responses": "bc", "effort": 0.01,
         },
         {
-            "logs": [NO_LOG[0], *[value for value in NO_LOG[1:] if value != {}], [], {}],
+            "logs": [*NO_LOG, []],
             "out": [*NO_PATH[1:], in_folder("text.txt"), in_folder("text.txt/below")],
             "customers": [*NO_NAME, ["lca"]],
             "responses": [*NO_NAME, ["bc"]],
