@@ -156,7 +156,7 @@ class Catalog:
                 raise InvalidArgumentError(told) from error
             except OutputError as error:
                 if is_file and error.filename == source:
-                    error.naming("a Parquet file, or an array (.npy)")
+                    error.naming("a Parquet file")
                 raise
         if columns is not None:
             raise InvalidArgumentError(

@@ -60,6 +60,16 @@ class OutputError(VirtualTBError, OSError):
     wanted: str = "a file"
     """What should have been under the name: a log, a schema file, ..."""
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._folder = ""
+        if self.errno in (errno.ENOENT, errno.ENOTDIR) and isinstance(self.filename, str):
+            # Looked at now: when the message is read, it may be there.
+            folder = os.path.dirname(self.filename)
+            if folder and not os.path.isdir(folder):
+                got = "a file" if os.path.exists(folder) else "none"
+                self._folder = f"expected a folder {folder}, got {got}"
+
     def naming(self, wanted: str) -> "OutputError":
         """This error, with what should have been under the name."""
         self.wanted = wanted
@@ -68,11 +78,9 @@ class OutputError(VirtualTBError, OSError):
     def __str__(self) -> str:
         if not isinstance(self.filename, str) or not self.filename:
             return super().__str__()
+        if self._folder:
+            return f"{self.filename}: {self._folder}"
         if self.errno in (errno.ENOENT, errno.ENOTDIR):
-            folder = os.path.dirname(self.filename)
-            if folder and not os.path.isdir(folder):
-                got = "a file" if os.path.exists(folder) else "none"
-                return f"{self.filename}: expected a folder {folder}, got {got}"
             return f"{self.filename}: expected {self.wanted}, got no file of this name"
         if self.errno == errno.EISDIR:
             return f"{self.filename}: expected {self.wanted}, got a directory"

@@ -140,12 +140,17 @@ def test_schema_files_that_are_not_there(
             check_log(parquet_file(own()), path)
 
 
-def test_errors_of_the_system_keep_what_programs_ask_for() -> None:
+def test_errors_of_the_system_keep_what_programs_ask_for(tmp_path: Path) -> None:
     error = OutputError(errno.ENOENT, "No such file", "x").naming("a log")
     assert (error.errno, error.filename, error.strerror) == (errno.ENOENT, "x", "No such file")
     assert str(error) == str(pickle.loads(pickle.dumps(error)))
     assert str(error) == "x: expected a log, got no file of this name"
     assert str(OutputError(errno.EEXIST, "File exists", "x")).endswith("or a new name, got a file")
+    # It says how it was when it was raised, wherever it is read.
+    error = OutputError(errno.ENOENT, "No such file", str(tmp_path / "none" / "x"))
+    (tmp_path / "none").mkdir()
+    for one in (error, pickle.loads(pickle.dumps(error))):
+        assert str(one).endswith(f"expected a folder {tmp_path / 'none'}, got none")
     assert str(OutputError(errno.ENOSPC, "No space left", "x")) == "x: No space left"
     assert "Errno 28" in str(OutputError(errno.ENOSPC, "No space left"))
 
@@ -211,8 +216,8 @@ def test_a_picture_that_fails_takes_no_summary_and_leaves_nothing(
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
-    def full(figure: Figure, name: str, **_: Any) -> None:
-        Path(name).write_bytes(b"half")
+    def full(figure: Figure, file: Any, **_: Any) -> None:
+        file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     words = ["rollout", "--sessions", "20", "--plot", tmp_path / "p.png"]

@@ -15,6 +15,7 @@ Outcomes are compared before anything is timed.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -136,8 +137,7 @@ def run(options: argparse.Namespace) -> int:
                 raise InvalidArgumentError(f"{word}: expected {expected}, got {options.what}")
     common.refuse_existing(options.out, options.plot, overwrite=options.overwrite)
     if options.out is not None and not os.path.isdir(os.path.dirname(options.out) or "."):
-        folder = os.path.dirname(options.out)
-        raise OutputError(f"{options.out}: expected a folder {folder}, got none")
+        raise OutputError(errno.ENOENT, os.strerror(errno.ENOENT), options.out)
     if options.plot is not None:
         from virtualtb_fast.evaluation import plots
 

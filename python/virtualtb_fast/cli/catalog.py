@@ -301,7 +301,8 @@ def _load(path: str) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise OutputError(error.errno, error.strerror, path) from error
+        told = OutputError(error.errno, error.strerror, path)
+        raise told.naming("an array (.npy)") from error
     except ValueError as error:
         raise InvalidArgumentError(f"{path}: expected an array (.npy), got {error}") from error
     return array

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 from virtualtb_fast.errors import MissingExtraError
@@ -32,7 +31,6 @@ COLORS: Final = {
 }
 """One colour a side: the same in all figures. Further samplers take those of `MORE`."""
 MORE: Final = ("#8a63b0", "#c04a5e", "#b08a2e", "#4aa3a8", "#6b7f2f", "#a0568f")
-Found = Mapping[str, Any]
 
 
 def needs_matplotlib() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._training import write_atomically
 from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError, OutputError
 
 if TYPE_CHECKING:
@@ -261,21 +262,9 @@ def _dress(axes: Any) -> None:
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    """Writes beside the name, then renames."""
-    name = os.fspath(path)
-    # The ending names the format, so it stays last.
-    stem, ending = os.path.splitext(name)
-    beside = f"{stem}.partial{ending}"
-    try:
-        try:
-            figure.savefig(beside, dpi=150)
-            os.replace(beside, name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.remove(beside)
-            raise
-    except OSError as error:
-        raise OutputError(error.errno, error.strerror, name) from error
+    """Writes beside the name, then renames; the name's ending says in which format."""
+    with write_atomically(Path(path)) as file:
+        figure.savefig(file, dpi=150, format=os.path.splitext(path)[1][1:])
 
 
 def _horizon(summary: Summary) -> int:

@@ -120,7 +120,7 @@ class Column(NDArrayOperatorsMixin):
         except OSError as error:
             raise OutputError(error.errno, error.strerror, str(path)) from error
         self._close = weakref.finalize(self, self._file.close)
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._pool: NDArray[Any] | None = None
         got, wanted = os.fstat(self._file.fileno()).st_size, _HEADER + self.nbytes
         if got != wanted:
@@ -150,6 +150,8 @@ class Column(NDArrayOperatorsMixin):
                 return self._range(first, max(first, end))
             return self._rows(np.arange(first, end, step))
         if isinstance(key, tuple):
+            if key and isinstance(key[0], slice):
+                return self[key[0]][(slice(None), *key[1:])]
             return self._range(0, len(self))[key]
         array = np.asarray(key)
         if array.dtype == np.bool_:
@@ -214,8 +216,14 @@ class Column(NDArrayOperatorsMixin):
             self._file.seek(at)
             return self._file.readinto(into) or 0
 
+    def _held(self) -> threading.Lock:
+        """The lock of this process: another one's may be held by a thread that is not here."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.Lock(), os.getpid()
+        return self._lock
+
     def _range(self, first: int, end: int) -> NDArray[Any]:
-        with self._lock:
+        with self._held():
             return self._read(first, end)
 
     def _read(self, first: int, end: int) -> NDArray[Any]:
@@ -240,7 +248,7 @@ class Column(NDArrayOperatorsMixin):
         """Rows of these numbers, which are within the column."""
         if not len(rows) or not self._width:
             return np.empty((len(rows), *self.shape[1:]), self.dtype)
-        with self._lock:
+        with self._held():
             return self._gather(rows)
 
     # --- the pieces that are kept -----------------------------------------------------------------
