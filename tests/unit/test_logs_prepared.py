@@ -386,6 +386,23 @@ def test_columns_are_indexed_as_arrays_are(tmp_path: Path, monkeypatch: pytest.M
                 column[bad]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_reads_what_another_thread_was_reading(tmp_path: Path) -> None:
+    writer = columns.ColumnWriter(tmp_path, "some", np.int64, ())
+    writer.write(np.arange(1_000))
+    writer.close()
+    column = writer.read()
+    with column._held():
+        pid = os.fork()
+        if not pid:
+            # Void guard: the lock that was held is held still, by nobody who is here.
+            wrong = column._lock.acquire(blocking=False)
+            signal.alarm(60)
+            os._exit(int(wrong or column[[3, 999]].tolist() != [3, 999]))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 # --- memory -----------------------------------------------------------------------------------
 
 PEAK = """
