@@ -43,9 +43,13 @@ def customers(found: Mapping[str, Any]) -> str:
         seconds = f"{row['cpu_seconds'][0]:.0f}" if "cpu_seconds" in row else ""
         cells += [_mean(row, "auc", 3), seconds]
         table.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
-    table.append("| *aim* | .001 | .05 | .15 | .20 | .56 | |")
-    if "gan-sd-fields" in found["rows"]:
-        table.append("| *aim, fields without pairs* | .001 | .20 | | | .62 | |")
+    columns = ("worst_kl", "ratio_pair", "ratio_triple", "ratio_excess", "auc")
+    for title, aim in (("aim", "pairs"), ("aim, fields without pairs", "fields")):
+        if aim == "pairs" or "gan-sd-fields" in found["rows"]:
+            aims = found["aims"][aim]
+            digits = {key: 2 if aims[key] >= 0.01 else 3 for key in aims}
+            cells = [f"{aims[key]:.{digits[key]}f}"[1:] if key in aims else "" for key in columns]
+            table.append(f"| *{title}* | {' | '.join(cells)} | |")
     keys = {"ratio_pair": "pairs", "ratio_triple": "triples", "ratio_excess": "excess"}
     keys["auc"] = "AUC"
     worst = []

@@ -28,6 +28,7 @@ def read(name: str) -> dict[str, Any]:
 
 TABLE1, RESPONSES, TABLE2 = read("table1"), read("responses"), read("table2")
 FIGURE4, FIGURE5, FITS, CARTPOLE = read("figure4"), read("figure5"), read("fits"), read("cartpole")
+FIGURE3, REAL = read("figure3"), read("real")
 
 
 def cell(found: Mapping[str, Any], key: str, name: str, world: int) -> dict[str, Any]:
@@ -110,6 +111,79 @@ def test_customers_of_gan_sd(world: int) -> None:
     assert gan["novel_unique"] >= NOVEL_UNIQUE
     most = fresh["novel_rows"] + NOVEL_MORE
     assert gan["novel_rows"] <= most < independent["novel_rows"]
+
+
+FIELDS_PAIRS = 0.20
+"""Of the preset without pairs, as `PAIRS`."""
+FIELDS_AUC = 0.62
+"""Of the same, as `AUC`."""
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_customers_of_gan_sd_without_pairs(world: int) -> None:
+    names = ("gan-sd-fields", "gmm", "independent")
+    fields, gmm, independent = (cell(TABLE1, "sampler", name, world) for name in names)
+    assert fields["ratio_pair"] <= FIELDS_PAIRS < min(gmm["ratio_pair"], independent["ratio_pair"])
+    assert fields["auc"] <= FIELDS_AUC < gmm["auc"]
+    assert independent["auc"] > VOID_AUC
+
+
+LOST = pytest.mark.xfail(reason="measured: .0106 nat; one category comes at a third of its share")
+
+
+@pytest.mark.parametrize("world", [*WORLDS[:-1], pytest.param(WORLDS[-1], marks=LOST)])
+def test_worst_field_of_gan_sd_without_pairs(world: int) -> None:
+    found, gmm = (cell(TABLE1, "sampler", name, world) for name in ("gan-sd-fields", "gmm"))
+    assert max(gmm["marginal_kl"]) > MARGINAL_KL
+    assert max(found["marginal_kl"]) <= MARGINAL_KL
+
+
+def test_the_aims_in_the_table_are_these() -> None:
+    """README prints them from the results."""
+    pairs = (MARGINAL_KL, PAIRS, TRIPLES, EXCESS, AUC)
+    keys = ("worst_kl", "ratio_pair", "ratio_triple", "ratio_excess", "auc")
+    assert TABLE1["aims"]["pairs"] == dict(zip(keys, pairs, strict=True))
+    fields = {"worst_kl": MARGINAL_KL, "ratio_pair": FIELDS_PAIRS, "auc": FIELDS_AUC}
+    assert TABLE1["aims"]["fields"] == fields
+
+
+def test_the_published_generator_is_another_shops() -> None:
+    """It meets no aim in any world, and the note under the table says so."""
+    for world in WORLDS:
+        found = cell(TABLE1, "sampler", "published", world)
+        assert min(found["ratio_pair"] / PAIRS, found["ratio_triple"] / TRIPLES) > 1
+        assert found["ratio_excess"] > EXCESS
+        assert found["auc"] > AUC
+        assert max(found["marginal_kl"]) > MARGINAL_KL
+    assert any("meets none of the aims" in note for note in TABLE1["notes"])
+
+
+def test_fields_alone_tell_nothing_of_customers() -> None:
+    """Figure 3: independent fields come as close as anything; a Gaussian mixture does not."""
+    rows = {name: [mean for mean, _ in row.values()] for name, row in FIGURE3["rows"].items()}
+    for name in ("independent", "gan-sd"):
+        assert max(rows[name]) <= MARGINAL_KL < max(rows["gmm"]), name
+    assert len(rows["gan-sd"]) == 11
+    for field in FIGURE3["fields"]:
+        for sampler, shares in field["shares"].items():
+            assert len(shares) == field["size"], sampler
+            assert sum(shares) == pytest.approx(1)
+
+
+def test_peoples_own_customers() -> None:
+    """No bounds were set for these: what was learned, against guards on the same split."""
+    users = REAL["tables"]["kuairand"]["rows"]
+    assert users["gan-sd"]["seeds"] == list(WORLDS)
+    for world in map(str, WORLDS):
+        auc = {name: row["by_seed"]["auc"][world] for name, row in users.items()}
+        assert auc["gan-sd"] < min(auc["lca"], auc["gmm"], auc["independent"])
+        # Guards: what knows no structure is told from real users nearly always.
+        assert auc["independent"] > VOID_AUC
+        pairs = {name: row["by_seed"]["ratio_pair"][world] for name, row in users.items()}
+        assert pairs["gan-sd"] < 0.5 < min(pairs["gmm"], pairs["independent"])
+        counts = REAL["tables"]["virtualtb-counts"]["rows"]
+        kl = {name: row["by_seed"]["field_kl"][world] for name, row in counts.items()}
+        assert kl["gan-sd"] <= MARGINAL_KL < kl["gmm"]
 
 
 # --- answers: cloning, cloning then MAIL, linear in the action ----------------------------------

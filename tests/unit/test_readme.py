@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -55,13 +56,24 @@ def test_tables_are_up_to_date() -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_runs_that_failed_are_not_told_as_if_they_had_passed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    told = importlib.import_module("readme_runs").reliability
+def tool(name: str) -> ModuleType:
+    """One of the scripts that README's tables are written by."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def committed_runs() -> dict[str, Any]:
+    """The last long runs of the reliability tests, by name."""
     runs = ROOT / "benches" / "results" / "reliability"
-    found = {path.stem: json.loads(path.read_text()) for path in runs.glob("*.json")}
+    return {path.stem: json.loads(path.read_text()) for path in runs.glob("*.json")}
+
+
+def test_runs_that_failed_are_not_told_as_if_they_had_passed() -> None:
+    told, found = tool("readme_runs").reliability, committed_runs()
     files = found["kills"]["kills"]["rollouts"] + found["kills"]["failed_writes"]["failed_writes"]
     good = (f"all {files:,} files", ": no failures", ": no findings, no suppressions")
     assert [words for words in good if words not in told(found)] == []
@@ -73,13 +85,8 @@ def test_runs_that_failed_are_not_told_as_if_they_had_passed(
     assert [words for words in good if words in told(found)] == []
 
 
-def test_what_waits_for_signals_is_told_where_it_was_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    told = importlib.import_module("readme_runs").reliability
-    runs = ROOT / "benches" / "results" / "reliability"
-    found = {path.stem: json.loads(path.read_text()) for path in runs.glob("*.json")}
+def test_what_waits_for_signals_is_told_where_it_was_measured() -> None:
+    told, found = tool("readme_runs").reliability, committed_runs()
     found.pop("signals", None)
     assert "signals" not in told(found)
     found["signals"] = {
@@ -97,17 +104,6 @@ def test_what_waits_for_signals_is_told_where_it_was_measured(
     assert "took 20 ms, so that this run proves nothing." in told(found)
 
 
-def learned() -> ModuleType:
-    """The script that README's tables of what was learned are written by."""
-    place = ROOT / "tools" / "readme_learned.py"
-    spec = importlib.util.spec_from_file_location("readme_learned", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_table_of_fields_says_when_it_proves_nothing() -> None:
     def found(independent: float) -> dict[str, object]:
         worst = {"fresh": 0.0, "gan-sd": 0.002, "gmm": 0.03, "independent": independent}
@@ -116,10 +112,10 @@ def test_the_table_of_fields_says_when_it_proves_nothing() -> None:
         names = [{"name": "a"}, {"name": "b"}]
         return {"worlds": [100, 101], "fields": names, "rows": rows, "rows_back": back}
 
-    text = learned().fields(found(0.001))
+    text = tool("readme_learned").fields(found(0.001))
     assert "| `a` | 0.0000 / 0.0000 | 0.0020 / 0.0180 | 0.0300 / 0.2700 | 0.0010 / 0.0090 |" in text
     assert "would call them perfect" in text
-    assert "would call them perfect" not in learned().fields(found(0.003))
+    assert "would call them perfect" not in tool("readme_learned").fields(found(0.003))
 
 
 def test_seeds_that_are_missing_are_named() -> None:
@@ -130,7 +126,7 @@ def test_seeds_that_are_missing_are_named() -> None:
         | {"rows": {"fresh": row, "gan-sd": {**row, "seeds": seeds}}}
         for name, seeds in (("kuairand", [101]), ("virtualtb-counts", [100, 101]))
     }
-    text = learned().real({"tables": tables})
+    text = tool("readme_learned").real({"tables": tables})
     assert "4,000 to fit to; seeds 100 to 101, but GAN-SD 101)" in text
     assert "(4,000; seeds 100 to 101)" in text
     assert "| *fresh real customers* | 0.900 ± 0.010 | 1.000 | 0.0100 |  |" in text
