@@ -30,6 +30,7 @@ DRAWN, PAGES, SESSIONS = 200_000, 100_000, 16_384
 HAZARD = Leave(kind="hazard", longest=100)
 SAMPLERS = {
     "published generator": Customers(),
+    "GAN-SD, 256 and 256 units": Customers(hidden=(256, 256)),
     "independent fields": Customers(kind="mixture", components=1),
     "mixture of 16": Customers(kind="mixture", components=16),
     "mixture of 256": Customers(kind="mixture", components=256),
