@@ -31,6 +31,7 @@ HAZARD = Leave(kind="hazard", longest=100)
 SAMPLERS = {
     "published generator": Customers(),
     "GAN-SD, 256 and 256 units": Customers(hidden=(256, 256)),
+    "GAN-SD, 128 and 128 units": Customers(hidden=(128, 128)),
     "independent fields": Customers(kind="mixture", components=1),
     "mixture of 16": Customers(kind="mixture", components=16),
     "mixture of 256": Customers(kind="mixture", components=256),
