@@ -8,12 +8,12 @@ import pytest
 
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.cells import run_cells
-from virtualtb_fast.evaluation.reproduce import figure4, figure5, responses, table2
+from virtualtb_fast.evaluation.reproduce import figure4, figure5, responses, simulators, table2
 from virtualtb_fast.evaluation.reproduce.simulators import part_cell
 from virtualtb_fast.store import GroundTruthStore
 
 pytest.importorskip("torch")
-pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("matplotlib")
 
 QUICK = {"customers": "rows", "responses": "linear", "effort": 0.05}
@@ -63,13 +63,24 @@ def test_figure5_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert [len(hours["rate"][name]) for name in ("real", "fresh", "simulator", "pooled")] == [
         12, 12, 12, 12,
     ]  # fmt: skip
-    assert len(list((tmp_path / "cells").glob("*.json"))) == 13
+    assert len(list((tmp_path / "cells").glob("*.json"))) == 14
+    # The real day is none that a simulator has seen: counted as it is, the log is another one.
+    store, logged = GroundTruthStore(hour="uniform"), []
+    for part in range(12):
+        simulators._day(store, 0, part, 400, tmp_path / "log.parquet")
+        logged.append(pq.ParquetFile(tmp_path / "log.parquet").metadata.num_rows)
+    seen = simulators._true(store, 400 * 12, simulators._seed(0, simulators._LOG))
+    assert logged == seen.by_slice[0].tolist()
+    assert logged != hours["pages"]
+    rates = hours["rate"]
+    assert rates["real"] != (seen.by_slice[1] / seen.by_slice[0]).tolist() != rates["fresh"]
+    assert rates["real"] != rates["fresh"]
     # One cell is missing: it alone is done, to the same figures.
     (tmp_path / "cells" / "part-0-3-rows-linear.json").unlink()
-    asked: list[int | None] = []
+    asked: list[int | str | None] = []
 
     def counted(folder, cells, **options):
-        asked.extend(cell.arguments["part"] for cell in cells
+        asked.extend(cell.arguments.get("part", "true") for cell in cells
                      if not (Path(folder) / f"{cell.name}.json").exists())  # fmt: skip
         return run_cells(folder, cells, **options)
 

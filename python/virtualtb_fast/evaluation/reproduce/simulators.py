@@ -119,7 +119,7 @@ def part_cell(
 ) -> dict[str, Any]:
     """A simulator of one part of a day (None: of sessions of all parts), and its R2P.
 
-    The one of all parts is played twelve times, and holds what the day really was.
+    The one of all parts is played twelve times.
     """
     store = GroundTruthStore(world << 32, hour="uniform")
     with tempfile.TemporaryDirectory(prefix="virtualtb-figure5-") as folder:
@@ -129,11 +129,16 @@ def part_cell(
     seeds = [_seed(world, _PLAYED) + n for n in (range(SLICES) if part is None else (part,))]
     sides = [play(simulator, _logger(), sessions, 20, seed) for seed in seeds]
     rates = [side.answers / side.pages for side in sides]
-    found: dict[str, Any] = {"world": world, "part": part, "r2p": rates, "fit_seconds": seconds}
-    if part is None:
-        for name, purpose in (("real", _LOG), ("fresh", _OTHER)):
-            side = _true(store, sessions * SLICES, _seed(world, purpose))
-            found[name] = side.by_slice.tolist()
+    return {"world": world, "part": part, "r2p": rates, "fit_seconds": seconds}
+
+
+def day_cell(world: int, sessions: int) -> dict[str, Any]:
+    """Pages and answers of the store's day by part, twice: no session of these was learned from."""
+    store = GroundTruthStore(world << 32, hour="uniform")
+    found: dict[str, Any] = {"world": world}
+    for name, purpose in (("real", _FRESH), ("fresh", _OTHER)):
+        side = _true(store, sessions * SLICES, _seed(world, purpose))
+        found[name] = side.by_slice.tolist()
     return found
 
 
@@ -155,29 +160,29 @@ def figure5(
     Returns:
         What ``figure5.json`` holds: ``rows`` with the correlation over the parts and the largest
         error, of the twelve simulators, of fresh true sessions, and of the guard ``pooled``: one
-        simulator of the whole day.
+        simulator of the whole day. What they are held against are sessions that no simulator
+        learned from.
     """
     settings: dict[str, Any] = {"customers": customers, "responses": responses}
     settings |= {"sessions": sessions, "effort": effort}
     parts: list[int | None] = [None, *range(SLICES)]
-    cells = run_cells(
-        Path(out) / "cells",
-        [
-            Cell(f"part-{world}-{'day' if part is None else part}-{customers}-{responses}",
-                 part_cell, {"world": world, "part": part, **settings}, learning())
-            for world in worlds
-            for part in parts
-        ],
-        workers=workers,
-        progress=progress,
-    )  # fmt: skip
+    asked = [
+        Cell(f"part-{world}-{'day' if part is None else part}-{customers}-{responses}",
+             part_cell, {"world": world, "part": part, **settings}, learning())
+        for world in worlds
+        for part in parts
+    ]  # fmt: skip
+    asked += [
+        Cell(f"day-{world}", day_cell, {"world": world, "sessions": sessions}) for world in worlds
+    ]
+    cells = run_cells(Path(out) / "cells", asked, workers=workers, progress=progress)
+    fits, truths = cells[: -len(worlds)], cells[-len(worlds) :]
     days: list[dict[str, Any]] = []
-    for world in worlds:
-        own = {cell["part"]: cell for cell in cells if cell["world"] == world}
-        whole = own[None]
+    for world, truth in zip(worlds, truths, strict=True):
+        own = {cell["part"]: cell for cell in fits if cell["world"] == world}
         simulated = np.array([own[part]["r2p"][0] for part in range(SLICES)])
-        real, fresh = np.array(whole["real"]), np.array(whole["fresh"])
-        hours = compare_hours(real, fresh, simulated, 1, np.array(whole["r2p"]))
+        real, fresh = np.array(truth["real"]), np.array(truth["fresh"])
+        hours = compare_hours(real, fresh, simulated, 1, np.array(own[None]["r2p"]))
         days.append({"world": world, "hours": {**hours, "by_slice": True}})
     rows = {
         name: {
@@ -198,7 +203,6 @@ def _day(store: GroundTruthStore, world: int, part: int | None, sessions: int, p
     """The log of a day as Parquet: sessions of one part, or every twelfth of all of them."""
     arrow = pyarrow("figure5")
     writer, before = None, 0
-    # The pieces are those that `_true` counts for the same purpose.
     for seed, many in _pieces(sessions * SLICES, _seed(world, _LOG)):
         log = rollout(store, "logger", sessions=many, seed=seed).log
         if part is None:
