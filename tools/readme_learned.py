@@ -300,7 +300,9 @@ def _simulated(found: Mapping[str, Any], name: str) -> str:
     )
 
 
-def _mean(row: Mapping[str, Sequence[float]], key: str, digits: int, *, plain: bool = False) -> str:
+def _mean(
+    row: Mapping[str, Sequence[float | None]], key: str, digits: int, *, plain: bool = False
+) -> str:
     if key not in row:
         return ""
     mean, half = row[key]

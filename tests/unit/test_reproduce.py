@@ -17,7 +17,7 @@ from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation import machine
 from virtualtb_fast.evaluation.cells import Cell, _read, mean_and_interval, run_cells
 from virtualtb_fast.evaluation.reproduce import figure3, table1
-from virtualtb_fast.evaluation.reproduce.parts import about
+from virtualtb_fast.evaluation.reproduce.parts import about, markdown, row
 
 ROOT = Path(__file__).parents[2]
 DONE: list[int] = []
@@ -141,7 +141,18 @@ def test_intervals_are_students() -> None:
         0.95, 4, np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
     )
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-3)
-    assert mean_and_interval([3.0]) == (3.0, 0.0)
+    # Of a single run nothing is known; runs that agree have an interval, of no width.
+    assert mean_and_interval([3.0]) == (3.0, None)
+    assert mean_and_interval([3.0, 3.0]) == (3.0, 0.0)
+
+
+def test_what_a_single_run_does_not_tell_is_not_shown() -> None:
+    titles = {"error": "error", "rank": "rank"}
+    one, two = (row([{"error": value} for value in values], ["error", "rank"])
+                for values in ([0.5], [0.5, 0.5]))  # fmt: skip
+    table = markdown({"one": one, "two": two}, titles)
+    assert "| one | 0.5000 |  |" in table
+    assert "| two | 0.5000 ± 0.0000 |  |" in table
 
 
 def test_results_name_the_code_and_the_machine() -> None:
@@ -225,7 +236,10 @@ def test_table1_in_small_has_its_guard(
     }  # fmt: skip
     assert json.loads((tmp_path / "table1.json").read_text()) == found
     table = (tmp_path / "table1.md").read_text()
-    assert f"{rows['rows']['auc']:.4f}" in table
+    assert f"{rows['rows']['auc']:.4f} |" in table
+    # One world has no interval, in neither file.
+    assert "±" not in table
+    assert {value[1] for row in found["rows"].values() for value in row.values()} == {None}
     # The released networks are not here: the command says so.
     assert "published" not in rows
     monkeypatch.delenv("VIRTUALTB_DATA", raising=False)

@@ -191,12 +191,12 @@ _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Student's t at 97.5 % for 1 to 9 degrees of freedom."""
 
 
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over runs, and half the width of its 95 % interval (Student's); 0 of one run."""
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean over runs, and half the width of its 95 % interval (Student's); one run has none."""
     n = len(values)
     mean = sum(values) / n
     if n == 1:
-        return mean, 0.0
+        return mean, None
     sd = (sum((value - mean) ** 2 for value in values) / (n - 1)) ** 0.5
     t = _T95[n - 2] if n - 2 < len(_T95) else 1.96 + 2.5 / (n - 1)
     return mean, t * sd / n**0.5

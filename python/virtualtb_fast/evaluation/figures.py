@@ -203,12 +203,12 @@ def hours(found: Found) -> Any:
 
 
 def table_bars(
-    rows: Mapping[str, Mapping[str, tuple[float, float]]], titles: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, tuple[float, float | None]]], titles: Mapping[str, str]
 ) -> Any:
     """Bars with 95 % intervals: a panel a figure, a bar a method.
 
     Args:
-        rows: (mean, half width) by figure, by method.
+        rows: (mean, half width or None) by figure, by method.
         titles: Of the figures that are drawn, in order.
     """
     names = list(rows)[::-1]
@@ -246,7 +246,7 @@ def drift(found: Found) -> Any:
     """Lifts of R2P over days, in simulators and in the true store (the paper's Table 2).
 
     Args:
-        found: ``days``, and ``rows`` by method of (mean, half width) in per cent under
+        found: ``days``, and ``rows`` by method of (mean, half width or None) in per cent under
             ``simulator_DAY`` and ``truth_DAY``.
     """
     days, rows = found["days"], found["rows"]
@@ -264,7 +264,8 @@ def drift(found: Found) -> Any:
         strict=True,
     ):  # fmt: skip
         for number, (name, row) in enumerate(rows.items()):
-            means, widths = np.array([row[f"{side}_{day}"] for day in days]).T
+            # Of a single run there is no width: not a number, which is drawn as none.
+            means, widths = np.array([row[f"{side}_{day}"] for day in days], float).T
             # A little apart, so that intervals do not hide one another.
             at = np.arange(len(days)) + 0.07 * (number - (len(rows) - 1) / 2)
             if name in inks:

@@ -288,7 +288,7 @@ def _policies(
 
 def _row(
     cells: Sequence[Mapping[str, Any]], zeros: Sequence[Mapping[str, Any]]
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, tuple[float, float | None]]:
     """Per cent: each day's lift, what is lost from the first day to the last, what zero lacks."""
     flat: list[dict[str, float]] = []
     for cell, zero in zip(cells, zeros, strict=True):

@@ -36,7 +36,9 @@ def learning() -> str:
     return repr((PRESETS, CLICKS, LINEAR, MailConfig()))
 
 
-def row(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, tuple[float, float]]:
+def row(
+    cells: Sequence[Mapping[str, Any]], keys: Sequence[str]
+) -> dict[str, tuple[float, float | None]]:
     """Mean over cells and half its 95 % interval, of the figures that all of them have."""
     return {
         key: mean_and_interval([cell[key] for cell in cells])
@@ -71,9 +73,11 @@ def origin() -> dict[str, Any]:
 
 
 def markdown(
-    rows: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str], digits: int = 4
+    rows: Mapping[str, Mapping[str, tuple[float, float | None]]],
+    titles: Mapping[str, str],
+    digits: int = 4,
 ) -> str:
-    """A table in Markdown: a line a row, mean and half of the 95 % interval."""
+    """A table in Markdown: a line a row, mean and half of the 95 % interval, if it has one."""
     lines = [["", *titles.values()], ["---"] * (len(titles) + 1)]
     for name, figures_ in rows.items():
         values = [figures_.get(key) for key in titles]
@@ -81,9 +85,13 @@ def markdown(
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _shown(value: Sequence[float] | None, digits: int) -> str:
-    """A mean and half of its interval; nothing for what a row does not have."""
-    return "" if value is None else f"{value[0]:.{digits}f} ± {value[1]:.{digits}f}"
+def _shown(value: tuple[float, float | None] | None, digits: int) -> str:
+    """A mean and half of its interval; nothing for what a row, or a single run, does not have."""
+    if value is None:
+        return ""
+    mean, half = value
+    shown = f"{mean:.{digits}f}"
+    return shown if half is None else f"{shown} ± {half:.{digits}f}"
 
 
 def finish(
