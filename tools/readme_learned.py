@@ -282,12 +282,15 @@ def hours(found: Mapping[str, Any]) -> str:
     for name, shown in sides.items():
         row = found["rows"][name]
         table.append(f"| {shown} | {_mean(row, 'pearson', 3)} | {_mean(row, 'largest_error', 4)} |")
+    # Results of before there were two modes do not say which: all parts were fitted apart.
+    warm = found["settings"].get("warm", False)
+    before = ", each part's answers starting from those of the part before" if warm else ""
     return "\n".join(
         [
             *table,
             "| *aim* | .9 | .004 |",
             "",
-            f"{_simulated(found, 'figure5')} for each part.",
+            f"{_simulated(found, 'figure5')} for each part{before}.",
             "",
             "![R2P over a day, real and simulated](benches/results/learned/figure5.png)",
         ]
@@ -298,6 +301,7 @@ def _simulated(found: Mapping[str, Any], name: str) -> str:
     held = found["settings"]
     worlds = " ".join(map(str, found["worlds"]))
     command = f"report {name} --worlds {worlds} --customers {held['customers']}"
+    command += " --warm" if held.get("warm") else ""
     return (
         f"{_worlds(found)} (`{command}`): customers by {NAMES[held['customers']]}, answers by "
         f"{NAMES[held['responses']]}; {held['sessions']:,} sessions"

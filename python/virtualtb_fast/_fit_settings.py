@@ -13,8 +13,9 @@ from virtualtb_fast._arguments import effort, integer, one_of
 from virtualtb_fast._training import device
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.records import Prepared
+from virtualtb_fast.simulator import Simulator
 
-__all__ = ["CUSTOMERS", "MOST_MEMBERS", "ON_DEVICE", "RESPONSES", "Settings"]
+__all__ = ["CUSTOMERS", "MOST_MEMBERS", "ON_DEVICE", "RESPONSES", "WARM", "Settings"]
 
 CUSTOMERS: Final = (
     *("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "wgan-gp"),
@@ -28,6 +29,9 @@ ON_DEVICE: Final = ("gan-sd", "gan-sd-fields", "gan-sd-paper", "gan", "wgan", "w
 RESPONSES: Final = ("mail", "bc+mail", "mail-paper", "bc", "linear")
 """How responses are learned: MAIL from random weights, from cloned ones, or with the paper's
 reward; behaviour cloning alone; or the family whose buy logit is linear in the action."""
+
+WARM: Final = ("bc+mail", "bc", "linear")
+"""Those of them that can start from an earlier simulator's: that begin by maximum likelihood."""
 
 MOST_MEMBERS: Final = 100
 """Of an ensemble."""
@@ -51,6 +55,7 @@ class Settings:
     ensemble: int = 1
     customers_config: Any = None
     responses_config: Any = None
+    warm_start: Simulator | None = None
 
     def __post_init__(self) -> None:
         one_of("customers", self.customers, CUSTOMERS)
@@ -65,7 +70,21 @@ class Settings:
                 "ensemble: expected 1, or responses='bc' or 'linear' with leave='hazard', got "
                 f"{self.ensemble} with responses={self.responses!r}, leave={self.leave!r}"
             )
+        if self.warm_start is not None:
+            self._check_warm()
         self._check_configs()
+
+    def _check_warm(self) -> None:
+        """Raises `InvalidArgumentError` where there is nothing to start, or several."""
+        if self.responses not in WARM:
+            expected = ", ".join(map(repr, WARM))
+            raise InvalidArgumentError(
+                f"warm_start: expected responses out of {expected}, got {self.responses!r}"
+            )
+        if self.ensemble > 1:
+            # From the same weights members would agree where no data tell them to.
+            got = f"{self.ensemble} with a warm_start"
+            raise InvalidArgumentError(f"ensemble: expected 1, got {got}")
 
     def _check_configs(self) -> None:
         """Raises `InvalidArgumentError` for settings of something else than what is fitted."""
@@ -92,6 +111,8 @@ class Settings:
             raise InvalidArgumentError(
                 "responses: expected a log of purchases for 'linear', got one of clicks"
             )
+        if self.warm_start is not None:
+            self._check_form(self.warm_start, log)
         if self.leave != "once":
             return
         if self.responses != "bc":
@@ -104,6 +125,25 @@ class Settings:
                 f"leave='once': expected sessions of at most {_LONGEST_ONCE} pages, "
                 f"got one of {log.meta['longest']:,}"
             )
+
+    def _check_form(self, start: Simulator, log: Prepared) -> None:
+        """Raises `InvalidArgumentError` for a start from answers of other customers or pages."""
+        from virtualtb_fast.imitation.warm import require_start
+
+        cloning, _ = self.response_configs(log)
+        response = cloning.response
+        if self.responses == "linear":
+            response = dataclasses.replace(response, kind="linear")
+        require_start(start, log.schema, response)
+        if log.table is None:
+            return
+        # Fields of the same names and sizes may still mean others by their codes.
+        about = start.provenance.get("fit")
+        theirs = about.get("table") if isinstance(about, dict) else None
+        if theirs != log.table.to_json():
+            expected = "a simulator whose customers are coded as the log's"
+            got = "one that does not say" if theirs is None else "one of other categories"
+            raise InvalidArgumentError(f"warm_start: expected {expected}, got {got}")
 
     def sampler_config(self) -> Any:
         """The sampler's settings, its steps multiplied by the effort; None for its defaults."""

@@ -43,7 +43,7 @@ from virtualtb_fast.errors import InvalidArgumentError, OutputError, TrainingDiv
 from virtualtb_fast.logs import OUTCOMES
 from virtualtb_fast.records import Prepared, prepare
 from virtualtb_fast.schema import Config
-from virtualtb_fast.simulator import Simulator
+from virtualtb_fast.simulator import Simulator, load_simulator
 
 __all__ = ["CUSTOMERS", "RESPONSES", "fit"]
 
@@ -69,6 +69,7 @@ def fit(
     resume: bool = True,
     overwrite: bool = False,
     keep_work: bool = False,
+    warm_start: str | os.PathLike[str] | Simulator | None = None,
     engine: str | os.PathLike[str] | None = None,
     tensorboard: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -102,6 +103,11 @@ def fit(
         resume: With False, what an earlier fit left in the work folder is thrown away.
         overwrite: Whether ``out`` and ``engine`` may be replaced.
         keep_work: Keep the work folder: another fit of the same log need not prepare it again.
+        warm_start: An earlier simulator, its file or its name, whose responses are where cloning
+            starts, in place of random weights; with ``responses`` ``"bc+mail"``, ``"bc"`` or
+            ``"linear"``, and no ensemble. Customers, networks and answers must be of the same
+            form. Customers, engine and a network of session lengths are learned from the log alone.
+            ``provenance["fit"]["warm_start"]`` is its digest.
         engine: Write the learned logging policy here, a policy's ``.safetensors``.
         tensorboard: Write scalars of every stage to this folder.
         progress: Called with (stage, steps done, steps in all or 0, live figures).
@@ -115,8 +121,8 @@ def fit(
         The simulator; ``simulator.provenance["fit"]`` holds the report of the fit, in it the
         ``warnings`` of the log's check, and in ``check`` figures of the log beside simulated ones,
         those ``off`` that are more than twofold from the log's. The same log
-        under the same name, schema, settings and seed give the same file to the last byte,
-        interrupted or not.
+        under the same name, schema, settings, warm start and seed give the same file to the last
+        byte, interrupted or not.
 
     Raises:
         LogError: the log cannot be learned from; the message names file, column and row.
@@ -138,6 +144,7 @@ def fit(
         ensemble,
         customers_config,
         responses_config,
+        None if warm_start is None else load_simulator(warm_start),
     )
     told = function("costs", costs)
     paths = [None if path is None else Path(as_path(path)) for path in (out, engine)]
@@ -214,6 +221,8 @@ class _Fit:
         self._logs, self._log_schema, self._settings = logs, schema, settings
         self._work, self._watch = work, watch
         self._stages: dict[str, dict[str, Any]] = {}
+        start = settings.warm_start
+        self._warm = {} if start is None else {"warm_start": start.digest}
         self.costs = Costs()
 
     def run(self) -> tuple[list[Simulator], Any]:
@@ -297,7 +306,7 @@ class _Fit:
         cloning, mail = settings.response_configs(self._log)
         if settings.responses in ("mail", "mail-paper"):
             return self._mail(mail, sampler, None)
-        response = self._clone("responses", self._family, cloning)
+        response = self._clone("responses", self._family, cloning, start=settings.warm_start)
         engine = self._clone("engine", clone_engine, cloning)
         if settings.leave == "once":
             limit = self._clone("leave", clone_limit, cloning)
@@ -323,15 +332,24 @@ class _Fit:
             for one in members
         ]
 
-    def _clone(self, name: str, function: Any, config: Any, seed: int | None = None) -> Any:
+    def _clone(
+        self,
+        name: str,
+        function: Any,
+        config: Any,
+        seed: int | None = None,
+        start: Simulator | None = None,
+    ) -> Any:
         asked: dict[str, Any] = {"config": repr(config), "method": function.__name__}
-        with self._checkpoint(name, **asked) as checkpoint:
+        more = {} if start is None else {"warm_start": start}
+        with self._checkpoint(name, **asked, **(self._warm if more else {})) as checkpoint:
             fitted = function(
                 self._pages,
                 seed=self._settings.seed if seed is None else seed,
                 config=config,
                 progress=self._watch,
                 checkpoint=checkpoint,
+                **more,
             )
         self.costs.done(name, checkpoint.seconds, checkpoint.resumed)
         self._done(name, **getattr(fitted, "report", {}))
@@ -340,7 +358,7 @@ class _Fit:
     def _mail(self, config: Any, sampler: Any, start: tuple[Any, Any] | None) -> tuple[Any, Any]:
         from virtualtb_fast.imitation.mail import fit_mail
 
-        asked = {"customers": self._key_customers, "cloned": start is not None}
+        asked = {"customers": self._key_customers, "cloned": start is not None, **self._warm}
         with self._checkpoint("mail", config=repr(config), **asked) as checkpoint:
             result = fit_mail(
                 self._pages,
@@ -397,6 +415,7 @@ class _Fit:
                 "seed": settings.seed,
                 "device": settings.device,
                 "effort": settings.effort,
+                **self._warm,
                 "versions": versions(),
                 "report": report,
             }

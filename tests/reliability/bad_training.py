@@ -185,6 +185,7 @@ def fits() -> Iterator[Call]:
             "resume": NO_FLAG,
             "overwrite": NO_FLAG,
             "keep_work": NO_FLAG,
+            "warm_start": [*NO_PATH[1:], in_folder("text.txt"), "no-simulator"],
             "engine": [*NO_PATH[1:], in_folder("text.txt"), in_folder("policy.safetensors")],
             "tensorboard": [*NO_PATH[1:], in_folder("text.txt")],
             "progress": NO_FUNCTION,

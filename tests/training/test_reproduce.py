@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from virtualtb_fast import cli
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.cells import run_cells
 from virtualtb_fast.evaluation.reproduce import figure4, figure5, responses, simulators, table2
 from virtualtb_fast.evaluation.reproduce.simulators import part_cell
+from virtualtb_fast.simulator import Simulator
 from virtualtb_fast.store import GroundTruthStore
 
 pytest.importorskip("torch")
@@ -88,6 +90,78 @@ def test_figure5_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     again = figure5(tmp_path, worlds=[0], sessions=400, **QUICK)
     assert asked == [3]
     assert again["rows"] == found["rows"]
+
+
+def test_figure5_with_a_warm_start_goes_on_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted, fits = simulators._fitted, []
+    stop_at: list[int] = []
+
+    def counted(log, *given):
+        if len(fits) in stop_at:
+            raise KeyboardInterrupt
+        fits.append(None if given[-1] is None else given[-1].digest)
+        return fitted(log, *given)
+
+    monkeypatch.setattr(simulators, "_fitted", counted)
+    given = {"worlds": [0], "sessions": 200, "warm": True, **QUICK}
+    told: list[tuple[int, int]] = []
+    whole = figure5(tmp_path / "whole", **given, progress=lambda _, *now: told.append(now))
+    # The guard, and the first part, start from nothing; the others from the part before.
+    assert len(fits) == 13
+    kept = {}
+    for path in (tmp_path / "whole" / "cells").glob("*.safetensors"):
+        kept[int(path.name.split("-")[2])] = Simulator.load(path)
+    assert sorted(kept) == list(range(12))
+    assert fits == [None, None, *(kept[part].digest for part in range(11))]
+    starts = [kept[part].provenance["fit"].get("warm_start") for part in range(12)]
+    assert starts == fits[1:]
+    assert told == [(done, 14) for done in range(14)]
+    assert whole["settings"]["warm"] is True
+    # Killed in the fifth part: four of them, and the guard, are not done again.
+    fits.clear()
+    out, stop_at[:] = tmp_path / "killed", [5]
+    with pytest.raises(KeyboardInterrupt):
+        figure5(out, **given)
+    assert len(fits) == 5
+    assert not (out / "figure5-warm.json").exists()
+    fits.clear()
+    stop_at.clear()
+    again = figure5(out, **given)
+    assert fits == [kept[part].digest for part in range(3, 11)]
+    assert (again["rows"], again["days"]) == (whole["rows"], whole["days"])
+    # A simulator is gone: it alone is fitted again, to the same bits.
+    fits.clear()
+    (gone,) = (out / "cells").glob("warm-0-6-*.safetensors")
+    before = gone.read_bytes()
+    gone.unlink()
+    assert figure5(out, **given)["days"] == whole["days"]
+    assert fits == [kept[5].digest]
+    assert gone.read_bytes() == before
+    # The other mode has cells of its own, but for the guard and the truth, and files of its own.
+    fits.clear()
+    stop_at[:] = [12]
+    report = (out / "figure5-warm.json").read_bytes()
+    cold = figure5(out, **{**given, "warm": False})
+    assert fits == [None] * 12
+    assert cold["settings"]["warm"] is False
+    hours, others = cold["days"][0]["hours"]["rate"], whole["days"][0]["hours"]["rate"]
+    for name in ("real", "fresh", "pooled"):
+        assert hours[name] == others[name]
+    # The first part starts from nothing in both.
+    assert hours["simulator"][0] == others["simulator"][0]
+    assert hours["simulator"][1:] != others["simulator"][1:]
+    assert (out / "figure5-warm.json").read_bytes() == report
+    # The command finds what is there.
+    fits.clear()
+    words = ["report", "figure5", "--out", str(out), "--worlds", "0", "--sessions", "200", "--warm"]
+    words += [word for key, value in QUICK.items() for word in (f"--{key}", str(value))]
+    assert cli.main(words) == 0
+    assert fits == []
+    assert f"{out}/figure5-warm.json" in capsys.readouterr().out
+    with pytest.raises(InvalidArgumentError, match=r"warm: expected responses out of .*'mail'"):
+        figure5(out, **{**given, "responses": "mail"})
 
 
 def test_table2_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "others to SIM's name with .2 to .K in it (default: 1)",
     )
     learn.add_argument(
+        "--warm-start",
+        metavar="NAME|FILE",
+        help="with bc+mail, bc or linear: start from the responses of this simulator, not from "
+        "random weights",
+    )
+    learn.add_argument(
         "--seed",
         type=common.whole(0, 2**64 - 1),
         default=0,
@@ -155,6 +161,7 @@ def run(options: argparse.Namespace) -> int:
                 resume=not options.restart,
                 overwrite=options.overwrite,
                 keep_work=options.keep_work,
+                warm_start=options.warm_start,
                 engine=options.engine,
                 tensorboard=options.tensorboard,
                 progress=bar,
@@ -227,7 +234,7 @@ def _table(
         ("customers", about["customers"]),
         *(("", text) for text in _customers(stages["customers"])),
         ("responses", about["responses"]),
-        *(("", text) for text in _responses(stages)),
+        *(("", text) for text in _responses(stages, about.get("warm_start"))),
         ("leaving", _leaving(about["leave"])),
     ]
     if "ensemble" in report:
@@ -270,10 +277,12 @@ def _customers(stage: Mapping[str, Any]) -> Iterator[str]:
         yield f"{stage['held_out']:.3f} nat a held-out customer"
 
 
-def _responses(stages: Mapping[str, Any]) -> Iterator[str]:
+def _responses(stages: Mapping[str, Any], warm: str | None) -> Iterator[str]:
     cloned, mail = stages.get("responses"), stages.get("mail")
+    if warm is not None:
+        yield f"started from those of simulator {warm[:12]}"
     if cloned is not None and "held_out" in cloned:
-        untrained = f"{cloned['start']:.4f} untrained"
+        untrained = f"{cloned['start']:.4f} {'untrained' if warm is None else 'at the start'}"
         yield f"{cloned['held_out']:.4f} nat a held-out page, cloned ({untrained})"
     if mail is not None:
         best = mail["best_iteration"]

@@ -169,6 +169,12 @@ def _add_table(parser: argparse.ArgumentParser, name: str) -> None:
             _add_sizes(parser, 200_000)
         else:
             _add_sizes(parser, 100_000, "for each part")
+            parser.add_argument(
+                "--warm",
+                action="store_true",
+                help="start each part's responses from those of the part before; OUT gets"
+                " figure5-warm.json, .md and .png",
+            )
     parser.add_argument(
         "--workers",
         type=common.whole(1, 1024),
@@ -292,6 +298,7 @@ def _table(options: argparse.Namespace) -> int:
         "sessions",
         "iterations",
         "effort",
+        "warm",
     )
     given = {name: getattr(options, name) for name in names if hasattr(options, name)}
     if options.report == "table1":
@@ -303,7 +310,8 @@ def _table(options: argparse.Namespace) -> int:
     if options.json:
         common.print_json({"command": f"report {options.report}", **found})
         return 0
-    with open(os.path.join(options.out, f"{options.report}.md")) as file:
+    files = os.path.join(options.out, options.report + ("-warm" if given.get("warm") else ""))
+    with open(f"{files}.md") as file:
         print(file.read(), end="")
-    print(f"\n{os.path.join(options.out, options.report)}.json, .md, .png")
+    print(f"\n{files}.json, .md, .png")
     return 0

@@ -23,7 +23,9 @@ from virtualtb_fast.imitation.response import (
     ResponseConfig,
     ResponseNetwork,
 )
+from virtualtb_fast.imitation.warm import warm_network
 from virtualtb_fast.networks import Perceptron, stream
+from virtualtb_fast.simulator import Simulator
 
 __all__ = ["CLICKS", "CloningConfig", "clone_engine", "clone_limit", "clone_response"]
 
@@ -69,6 +71,7 @@ def clone_response(
     *,
     seed: int,
     config: CloningConfig = CloningConfig(),
+    warm_start: Simulator | None = None,
     progress: Progress | None = None,
     checkpoint: Keeper | None = None,
 ) -> FittedResponse:
@@ -80,18 +83,24 @@ def clone_response(
         pages: The log.
         seed: Of weights, held-out sessions and the order of rows.
         config: Settings.
+        warm_start: A simulator whose responses these start from, in place of random weights and
+            the log's shares of answers; of the form that ``config.response`` says. Where no step
+            makes held-out answers likelier, they are the result.
         progress: Called with (stage, steps done, steps, figures).
         checkpoint: Keeps the state; see `virtualtb_fast.imitation.fitting.fit`.
 
     Raises:
         TrainingDivergedError: a loss is not finite.
         InvalidArgumentError: answers that the heads have no categories for; too few sessions;
-            arguments of another kind.
+            a simulator of another form; arguments of another kind.
     """
     check_arguments(pages, seed, config, CloningConfig, progress, checkpoint)
     train, held = pages.split(config.fit.held_out, seed)
-    network = ResponseNetwork(pages.schema, config.response, pages.action_units(), seed)
-    start_at_shares(network, pages)
+    if warm_start is None:
+        network = ResponseNetwork(pages.schema, config.response, pages.action_units(), seed)
+        start_at_shares(network, pages)
+    else:
+        network = warm_network(warm_start, pages, config.response)
     report = fit(
         network,
         lambda rows: network.nll(pages, rows),

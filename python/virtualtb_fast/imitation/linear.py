@@ -15,6 +15,7 @@ from virtualtb_fast.imitation.cloning import CloningConfig, clone_response
 from virtualtb_fast.imitation.data import Pages
 from virtualtb_fast.imitation.fitting import FitConfig, Keeper, Progress, check_arguments
 from virtualtb_fast.imitation.response import FittedResponse, ResponseConfig
+from virtualtb_fast.simulator import Simulator
 
 __all__ = ["LINEAR", "fit_linear"]
 
@@ -30,6 +31,7 @@ def fit_linear(
     *,
     seed: int,
     config: CloningConfig = LINEAR,
+    warm_start: Simulator | None = None,
     progress: Progress | None = None,
     checkpoint: Keeper | None = None,
 ) -> FittedResponse:
@@ -44,6 +46,7 @@ def fit_linear(
         pages,
         seed=seed,
         config=replace(config, response=shape),
+        warm_start=warm_start,
         progress=progress,
         checkpoint=checkpoint,
     )

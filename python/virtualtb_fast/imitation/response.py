@@ -6,6 +6,7 @@ simulator and policy files, with all scales folded in.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,7 +19,14 @@ from virtualtb_fast._torch import Tensor, nn, torch
 from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.imitation.data import Pages, one_hot
 from virtualtb_fast.logs import OUTCOMES
-from virtualtb_fast.networks import Categorical, Gaussian, GaussianPolicy, Perceptron, stream
+from virtualtb_fast.networks import (
+    Categorical,
+    Gaussian,
+    GaussianPolicy,
+    Perceptron,
+    layers_of,
+    stream,
+)
 from virtualtb_fast.policies import Policy
 from virtualtb_fast.schema import Schema
 
@@ -157,6 +165,31 @@ class ResponseNetwork(nn.Module):
             "effect.weight": weight.astype(np.float32),
             "effect.bias": bias.astype(np.float32),
         }
+
+    def take(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Replaces all weights by those of a simulator's file: the inverse of `tensors`.
+
+        Computed in float64, rounded once; exact where units are powers of two.
+
+        Args:
+            tensors: Of a network of this form, as `tensors` gives them; others are not looked at.
+        """
+        unit = self.unit.double()
+        with torch.no_grad():
+            layers = layers_of(tensors, "action")
+            for index, (layer, given) in enumerate(zip(self.network.layers, layers, strict=True)):
+                weight, bias = (torch.from_numpy(one.astype(np.float64)) for one in given)
+                if index == 0 and self.effect is None:
+                    weight[:, -self.schema.action :] *= unit
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
+            if self.effect is not None:
+                weight, bias = (
+                    torch.from_numpy(tensors[f"effect.{name}"].astype(np.float64))
+                    for name in ("weight", "bias")
+                )
+                self.effect.weight.copy_(weight * unit[:, None])
+                self.effect.bias.copy_(bias * unit)
 
 
 class Engine(nn.Module):

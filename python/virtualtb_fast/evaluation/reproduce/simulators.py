@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from virtualtb_fast._arguments import flag
+from virtualtb_fast._fit_settings import WARM
+from virtualtb_fast.errors import InvalidArgumentError
 from virtualtb_fast.evaluation import figures
 from virtualtb_fast.evaluation.cells import Cell, mean_and_interval, run_cells
 from virtualtb_fast.evaluation.comparisons import compare_features, compare_hours
@@ -27,6 +30,7 @@ from virtualtb_fast.evaluation.sides import SLICES, Side, blocks_of
 from virtualtb_fast.policies import Policy
 from virtualtb_fast.records.source import pyarrow
 from virtualtb_fast.rollout import rollout
+from virtualtb_fast.simulator import Simulator
 from virtualtb_fast.store import LOGGED_SD, GroundTruthStore
 
 __all__ = ["figure4", "figure5"]
@@ -121,15 +125,56 @@ def part_cell(
 
     The one of all parts is played twelve times.
     """
+    _, found = _part(world, part, customers, responses, sessions, effort)
+    return found
+
+
+def warm_cell(
+    world: int,
+    part: int,
+    start: str | None,
+    customers: str,
+    responses: str,
+    sessions: int,
+    effort: float,
+    folder: str,
+) -> dict[str, Any]:
+    """As `part_cell`, but that the fit starts from the simulator of the part before.
+
+    Args:
+        world: Run number of the store.
+        part: Of the day.
+        start: Digest of the simulator of the part before; None for the first part.
+        customers: Sampler of customers.
+        responses: How responses are learned.
+        sessions: Of the part.
+        effort: Multiplies the steps of every training.
+        folder: Where that simulator is, and where this part's goes.
+    """
+    before = None if start is None else Simulator.load(_kept(folder, world, part - 1, start))
+    simulator, found = _part(world, part, customers, responses, sessions, effort, before)
+    simulator.save(_kept(folder, world, part, simulator.digest))
+    return {**found, "digest": simulator.digest}
+
+
+def _part(
+    world: int,
+    part: int | None,
+    customers: str,
+    responses: str,
+    sessions: int,
+    effort: float,
+    start: Simulator | None = None,
+) -> tuple[Simulator, dict[str, Any]]:
     store = GroundTruthStore(world << 32, hour="uniform")
     with tempfile.TemporaryDirectory(prefix="virtualtb-figure5-") as folder:
         path = Path(folder) / "log.parquet"
         _day(store, world, part, sessions, path)
-        simulator, seconds = _fitted(path, world, customers, responses, effort)
+        simulator, seconds = _fitted(path, world, customers, responses, effort, start)
     seeds = [_seed(world, _PLAYED) + n for n in (range(SLICES) if part is None else (part,))]
     sides = [play(simulator, _logger(), sessions, 20, seed) for seed in seeds]
     rates = [side.answers / side.pages for side in sides]
-    return {"world": world, "part": part, "r2p": rates, "fit_seconds": seconds}
+    return simulator, {"world": world, "part": part, "r2p": rates, "fit_seconds": seconds}
 
 
 def day_cell(world: int, sessions: int) -> dict[str, Any]:
@@ -150,22 +195,44 @@ def figure5(
     responses: str = "bc+mail",
     sessions: int = 100_000,
     effort: float = 1.0,
+    warm: bool = False,
     workers: int = 1,
     progress: Told | None = None,
 ) -> dict[str, Any]:
     """R2P over twelve parts of a day, each with a simulator of its own, under the logger.
 
-    Arguments and errors are those of `figure4`; ``sessions`` is for each part.
+    Args:
+        out: Folder; what of it is there is not done again.
+        worlds: Run numbers of stores.
+        customers: Sampler of customers, as `virtualtb_fast.fit` has it.
+        responses: How responses are learned, likewise.
+        sessions: For each part.
+        effort: Multiplies the steps of every training.
+        warm: Whether the responses of each part start from those of the part before, as its
+            simulator in ``OUT/cells`` has them; the paper fits every part by itself. Parts are
+            fitted one after another then, and worlds side by side; the files are
+            ``figure5-warm``, so that one folder may hold both.
+        workers: Processes.
+        progress: Called with (cell, cells done, cells).
 
     Returns:
         What ``figure5.json`` holds: ``rows`` with the correlation over the parts and the largest
         error, of the twelve simulators, of fresh true sessions, and of the guard ``pooled``: one
         simulator of the whole day. What they are held against are sessions that no simulator
         learned from.
+
+    Raises:
+        InvalidArgumentError, TrainingDivergedError: what `virtualtb_fast.fit` raises.
+        FileFormatError: a simulator in ``OUT/cells`` was altered; without it, it is made again.
+        OutputError: the system refused.
     """
     settings: dict[str, Any] = {"customers": customers, "responses": responses}
     settings |= {"sessions": sessions, "effort": effort}
-    parts: list[int | None] = [None, *range(SLICES)]
+    if flag("warm", warm) and responses not in WARM:
+        expected = ", ".join(map(repr, WARM))
+        raise InvalidArgumentError(f"warm: expected responses out of {expected}, got {responses!r}")
+    parts: list[int | None] = [None] if warm else [None, *range(SLICES)]
+    every = len(worlds) * (SLICES + 2)
     asked = [
         Cell(f"part-{world}-{'day' if part is None else part}-{customers}-{responses}",
              part_cell, {"world": world, "part": part, **settings}, learning())
@@ -175,8 +242,14 @@ def figure5(
     asked += [
         Cell(f"day-{world}", day_cell, {"world": world, "sessions": sessions}) for world in worlds
     ]
-    cells = run_cells(Path(out) / "cells", asked, workers=workers, progress=progress)
+    told = _counted(progress, 0, every)
+    cells = run_cells(Path(out) / "cells", asked, workers=workers, progress=told)
     fits, truths = cells[: -len(worlds)], cells[-len(worlds) :]
+    if warm:
+        for part in range(SLICES):
+            before = fits[-len(worlds) :] if part else ()
+            told = _counted(progress, len(cells) + part * len(worlds), every)
+            fits += _warm(Path(out), worlds, part, before, settings, workers, told)
     days: list[dict[str, Any]] = []
     for world, truth in zip(worlds, truths, strict=True):
         own = {cell["part"]: cell for cell in fits if cell["world"] == world}
@@ -191,12 +264,58 @@ def figure5(
         }
         for name in ("simulator", "fresh", "pooled")
     }
-    found = {"format": "virtualtb_fast.figure5", **about(worlds, **settings), "rows": rows}
+    told_of = about(worlds, **settings, warm=warm)
+    found = {"format": "virtualtb_fast.figure5", **told_of, "rows": rows}
     found |= {"days": days, "rate": {"name": "R2P"}}
     text = markdown(rows, {"pearson": "correlation", "largest_error": "largest error of R2P"})
-    return finish(Path(out), "figure5", found, text, lambda held: figures.hours(
+    name = "figure5-warm" if warm else "figure5"
+    return finish(Path(out), name, found, text, lambda held: figures.hours(
         {"rate": held["rate"], "hours": held["days"][0]["hours"]}
     ))  # fmt: skip
+
+
+def _warm(
+    out: Path,
+    worlds: Sequence[int],
+    part: int,
+    before: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    workers: int,
+    progress: Told | None,
+) -> list[dict[str, Any]]:
+    """One part of all worlds; ``before`` are the results of the part before, if there was one."""
+    folder = out / "cells"
+    starts = {one["world"]: one["digest"] for one in before}
+    cells = [
+        Cell(f"warm-{world}-{part}-{settings['customers']}-{settings['responses']}", warm_cell,
+             {"world": world, "part": part, "start": starts.get(world), **settings}, learning(),
+             {"folder": str(folder)})
+        for world in worlds
+    ]  # fmt: skip
+    found = run_cells(folder, cells, workers=workers, progress=progress)
+    lost = [
+        cell
+        for cell, one in zip(cells, found, strict=True)
+        if not _kept(folder, one["world"], part, one["digest"]).exists()
+    ]
+    if lost:
+        # Their figures are there, but not what the next part starts from.
+        for cell in lost:
+            (folder / f"{cell.name}.json").unlink(missing_ok=True)
+        found = run_cells(folder, cells, workers=workers, progress=progress)
+    return found
+
+
+def _counted(progress: Told | None, before: int, every: int) -> Told | None:
+    """Progress of some cells out of more."""
+    if progress is None:
+        return None
+    return lambda name, done, _: progress(name, before + done, every)
+
+
+def _kept(folder: str | Path, world: int, part: int, digest: str) -> Path:
+    """Simulators are known by their content: one of other settings is another file."""
+    return Path(folder) / f"warm-{world}-{part}-{digest[:16]}.safetensors"
 
 
 def _day(store: GroundTruthStore, world: int, part: int | None, sessions: int, path: Path) -> None:
@@ -246,12 +365,22 @@ def _true(store: GroundTruthStore, sessions: int, seed: int) -> Side:
 
 
 def _fitted(
-    log: Path, world: int, customers: str, responses: str, effort: float
-) -> tuple[Any, float]:
+    log: Path,
+    world: int,
+    customers: str,
+    responses: str,
+    effort: float,
+    start: Simulator | None = None,
+) -> tuple[Simulator, float]:
     from virtualtb_fast.fit import fit
 
     began = time.perf_counter()
     simulator = fit(
-        log, customers=customers, responses=responses, effort=effort, seed=_seed(world, _FIT)
+        log,
+        customers=customers,
+        responses=responses,
+        effort=effort,
+        seed=_seed(world, _FIT),
+        warm_start=start,
     )
     return simulator, time.perf_counter() - began
