@@ -120,9 +120,9 @@ def fit(
     Returns:
         The simulator; ``simulator.provenance["fit"]`` holds the report of the fit, in it the
         ``warnings`` of the log's check, and in ``check`` figures of the log beside simulated ones,
-        those ``off`` that are more than twofold from the log's. The same log
-        under the same name, schema, settings, warm start and seed give the same file to the last
-        byte, interrupted or not.
+        those ``off`` that are more than twofold from the log's. The same log under the same name,
+        schema, settings, warm start and seed give the same file to the last byte, interrupted or
+        not.
 
     Raises:
         LogError: the log cannot be learned from; the message names file, column and row.

@@ -127,7 +127,7 @@ def test_a_mean_of_one_world_has_no_interval() -> None:
 
 
 def test_a_mean_of_one_world_has_no_interval() -> None:
-    mean = learned()._mean
+    mean = tool("readme_learned")._mean
     assert mean({"error": [0.5, 0.25]}, "error", 2) == "0.50 ± 0.25"
     # As results say it, and as those of before did.
     for half in (None, 0.0):
