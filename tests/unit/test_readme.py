@@ -126,14 +126,6 @@ def test_a_mean_of_one_world_has_no_interval() -> None:
         assert mean({"error": [0.5, half]}, "error", 2) == "0.50"
 
 
-def test_a_mean_of_one_world_has_no_interval() -> None:
-    mean = tool("readme_learned")._mean
-    assert mean({"error": [0.5, 0.25]}, "error", 2) == "0.50 ± 0.25"
-    # As results say it, and as those of before did.
-    for half in (None, 0.0):
-        assert mean({"error": [0.5, half]}, "error", 2) == "0.50"
-
-
 def test_seeds_that_are_missing_are_named() -> None:
     row = {"seeds": [100, 101], "auc": [0.9, 0.01], "ratio_pair": [1.0, 0.0]}
     row["field_kl"] = [0.01, 0.0]
