@@ -194,16 +194,6 @@ impl Mlp {
         self.layers[layer].inputs()
     }
 
-    /// Replaces the weights of a layer by ones of eight bits, for inputs with these moments.
-    pub fn reduce(&mut self, layer: usize, moments: &Moments) {
-        let layer = &mut self.layers[layer];
-        if let Packed::Floats(panels) = &layer.weights {
-            let panels = reduce::reduce(panels, moments);
-            layer.bias.resize(panels.padded(), 0.0);
-            layer.weights = Packed::Bytes(panels);
-        }
-    }
-
     /// What a layer sees, one row every `stride`: the pair is (inputs, `stride`).
     pub fn seen<'s>(
         &self,

@@ -37,7 +37,7 @@ use crate::nn::{self, Activation, Mlp, OneHotTable, Scratch, Weights};
 pub use config::{Config, CustomerConfig, Heads, LeaveConfig, ResponseConfig, ResponseKind};
 pub use customers::{Arrival, Customers};
 pub use file::{Data, Tensor, Tensors};
-pub use response::{Questions, Response, Shown};
+pub use response::{Questions, Response, Shown, Told};
 pub use schema::{Field, Schema};
 pub use shapes::LARGEST_ACTION;
 

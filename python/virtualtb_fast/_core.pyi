@@ -85,6 +85,8 @@ class Simulator:
     def forward(self, model: str, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits (n, outputs) of one network for dense inputs (n, inputs)."""
     def reduced(self) -> Simulator: ...
+    def reduced_weights(self, layer: int) -> NDArray[np.float64] | None:
+        """What a reduced layer of answers multiplies with (outputs, inputs); of others None."""
     def customers(
         self, seed: int, first: int, count: int, num_threads: int | None
     ) -> NDArray[np.uint8]:
@@ -94,9 +96,13 @@ class Simulator:
         codes: NDArray[np.uint8],
         pages: NDArray[np.uint32],
         actions: NDArray[np.float32],
+        logits: bool,
         num_threads: int | None,
     ) -> NDArray[np.float32]:
-        """Probabilities (n, all heads) for customers (n, F), page numbers (n,), actions (n, A)."""
+        """Probabilities (n, all heads) for customers (n, F), page numbers (n,), actions (n, A).
+
+        With ``logits`` what they are the softmax of, head by head.
+        """
     @property
     def name(self) -> str: ...
     @property

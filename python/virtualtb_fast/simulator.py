@@ -165,6 +165,7 @@ class Simulator:
         pages: NDArray[Any],
         actions: NDArray[np.float32],
         *,
+        logits: bool = False,
         num_threads: int | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """The probabilities of the answers to some pages: those that sessions draw from.
@@ -173,6 +174,8 @@ class Simulator:
             codes: The customers, uint8 category codes of shape (N, number of fields).
             pages: Page numbers from 0, integers of shape (N,).
             actions: float32 of shape (N, A).
+            logits: Return logits, of which each head's softmax are its probabilities. Those of a
+                `reduced` simulator are its own.
             num_threads: Threads; one a core unless given. They change no result.
 
         Returns:
@@ -192,15 +195,16 @@ class Simulator:
             got = f"{numbers.dtype} of shape {numbers.shape}"
             got += f", {numbers.min()} to {numbers.max()}" if good else ""
             raise InvalidArgumentError(f"pages: expected {expected}, got {got}")
-        probabilities = self._native.respond(
+        answers = self._native.respond(
             np.asarray(codes, order="C"),
             numbers.astype(np.uint32),
             np.asarray(actions, order="C"),
+            _arguments.flag("logits", logits),
             _arguments.threads(num_threads),
         )
         heads = self._config.heads
         ends = np.cumsum(list(heads.values()))
-        blocks = np.split(probabilities, ends[:-1], axis=1)
+        blocks = np.split(answers, ends[:-1], axis=1)
         return dict(zip(heads, blocks, strict=True))
 
     def forward(self, model: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -238,6 +242,11 @@ class Simulator:
         2023), and their inputs codes of eight bits a row. Who comes does not change. Results are
         still the same bytes whatever the threads, the batch and the CPU, but only CPUs with
         AVX-512 VNNI are faster at it than at the exact form.
+
+        Of the embedded and the published networks, under random, zero and Gaussian actions, the
+        click-through rate changes by at most 0.5 % of itself, and logits, counted from their head's
+        mean, are off by at most 4 % of their size (root mean squares over all pages), on 999 of
+        1,000 pages by at most 16 % of that page's own. Of other simulators `response` tells both.
 
         It has a digest of its own; its file, and `tensors`, are those of the exact one.
 

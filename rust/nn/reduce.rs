@@ -10,6 +10,7 @@
 //! What rounding one weight does is made up for by those not rounded yet (GPTQ: Frantar et al.,
 //! ICLR 2023, algorithm 1). All in f64 and in one order, so that every CPU rounds alike.
 
+use super::{Mlp, Packed};
 use crate::kernels::Panels;
 use crate::kernels::bytes::BytePanels;
 
@@ -102,6 +103,25 @@ fn inverse(r: &[f64], n: usize) -> Vec<f64> {
         }
     }
     u
+}
+
+impl Mlp {
+    /// Replaces the weights of a layer by ones of eight bits, for inputs with these moments.
+    pub fn reduce(&mut self, layer: usize, moments: &Moments) {
+        let layer = &mut self.layers[layer];
+        if let Packed::Floats(panels) = &layer.weights {
+            let panels = reduce(panels, moments);
+            layer.bias.resize(panels.padded(), 0.0);
+            layer.weights = Packed::Bytes(panels);
+        }
+    }
+
+    /// What the weights of a reduced layer are taken for, a row an output; `None` of any other.
+    pub fn reduced_weights(&self, layer: usize) -> Option<Vec<f64>> {
+        let Packed::Bytes(panels) = &self.layers.get(layer)?.weights else { return None };
+        let row = |output| (0..panels.inputs()).map(move |input| panels.weight(output, input));
+        Some((0..panels.outputs()).flat_map(row).collect())
+    }
 }
 
 /// A layer's weights in eight bits, for inputs with these moments.

@@ -8,7 +8,7 @@ use super::arrays::{exact, two};
 use super::errors::{interruptible, to_py};
 use super::refused_argument;
 use super::simulator::{PySimulator, parse, read_tensors};
-use crate::simulator::{Customers, Questions};
+use crate::simulator::{Customers, Questions, Told};
 
 /// A sampler of customers, by itself.
 #[pyclass(name = "Customers", module = "virtualtb_fast._core", frozen)]
@@ -55,12 +55,13 @@ pub fn sample<'py>(
     two(py, sampled, customers.fields())
 }
 
-/// The probabilities of the answers to some pages.
+/// The answers to some pages: probabilities, or their logits.
 pub fn respond<'py>(
     simulator: &PySimulator,
     codes: &Bound<'py, PyAny>,
     pages: &Bound<'py, PyAny>,
     actions: &Bound<'py, PyAny>,
+    logits: bool,
     num_threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
     let (py, simulator) = (codes.py(), &simulator.0);
@@ -78,8 +79,8 @@ pub fn respond<'py>(
         pages: pages.as_slice()?,
         actions: actions.as_slice()?,
     };
+    let told = if logits { Told::Logits } else { Told::Probabilities };
     let answered =
-        interruptible(py, |interrupt| simulator.respond(questions, num_threads, interrupt))?;
-    let width = simulator.response.heads().iter().map(|head| head.size).sum();
-    two(py, answered, width)
+        interruptible(py, |interrupt| simulator.respond(questions, told, num_threads, interrupt))?;
+    two(py, answered, simulator.response.width())
 }

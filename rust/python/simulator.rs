@@ -127,6 +127,15 @@ impl PySimulator {
         interruptible(py, |interrupt| self.0.reduced(interrupt)).map(Self)
     }
 
+    fn reduced_weights<'py>(
+        &self,
+        py: Python<'py>,
+        layer: usize,
+    ) -> PyResult<Option<Bound<'py, PyArray2<f64>>>> {
+        let Some(weights) = self.0.reduced_weights(layer) else { return Ok(None) };
+        arrays::two(py, weights, self.0.response.inputs_of(layer)).map(Some)
+    }
+
     fn customers<'py>(
         &self,
         py: Python<'py>,
@@ -143,9 +152,10 @@ impl PySimulator {
         codes: &Bound<'py, PyAny>,
         pages: &Bound<'py, PyAny>,
         actions: &Bound<'py, PyAny>,
+        logits: bool,
         num_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        customers::respond(self, codes, pages, actions, num_threads)
+        customers::respond(self, codes, pages, actions, logits, num_threads)
     }
 
     #[getter]

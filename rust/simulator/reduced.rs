@@ -67,6 +67,12 @@ impl Simulator {
         reduced.is_reduced = true;
         Ok(Arc::new(reduced))
     }
+
+    /// What the weights of a layer of answers are taken for, a row an output, if it is reduced: for
+    /// those who work out how far from the exact form answers can be.
+    pub fn reduced_weights(&self, layer: usize) -> Option<Vec<f64>> {
+        self.response.network.reduced_weights(layer)
+    }
 }
 
 /// Pages that layers are rounded for.

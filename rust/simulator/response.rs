@@ -85,6 +85,11 @@ impl Response {
         &self.heads
     }
 
+    /// Categories of all heads together.
+    pub fn width(&self) -> usize {
+        self.heads.iter().map(|head| head.size).sum()
+    }
+
     /// Numbers that are kept of a customer.
     pub fn kept_width(&self) -> usize {
         self.table.width() + self.effects.as_ref().map_or(0, OneHotTable::width)
@@ -103,6 +108,11 @@ impl Response {
     /// the effects between them.
     fn stride(&self) -> usize {
         1 + self.action * if self.effects.is_some() { 2 } else { 1 }
+    }
+
+    /// Inputs of a layer; of the first, those that are not the customer.
+    pub fn inputs_of(&self, layer: usize) -> usize {
+        self.network.inputs_of(layer)
     }
 
     /// Row stride of the logits.
@@ -196,9 +206,18 @@ pub struct Questions<'a> {
     pub actions: &'a [f32],
 }
 
+/// What [`Simulator::respond`] tells of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Told {
+    /// What sessions draw from.
+    Probabilities,
+    /// What those are the softmax of, head by head.
+    Logits,
+}
+
 impl Simulator {
-    /// The probabilities of the answers to some pages, all heads of a page one after the other:
-    /// those that sessions draw from, to the last bit.
+    /// The answers to some pages, all heads of a page one after the other: those that sessions
+    /// draw from, to the last bit.
     ///
     /// # Errors
     /// Codes beyond their fields, page numbers that f32 cannot tell apart, actions beyond
@@ -206,20 +225,20 @@ impl Simulator {
     pub fn respond(
         &self,
         questions: Questions<'_>,
+        told: Told,
         threads: Option<usize>,
         interrupt: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<f32>> {
         self.check_questions(questions)?;
         let count = questions.pages.len();
         let (threads, kernels) = (parallel::resolve(threads)?, Kernels::best()?);
-        let width: usize = self.response.heads.iter().map(|head| head.size).sum();
-        let mut out = Vec::with_capacity(count * width);
+        let mut out = Vec::with_capacity(count * self.response.width());
         let work = |chunk: u64, _: &dyn Fn() -> bool| {
             let first = chunk as usize * CHUNK;
-            self.respond_chunk(kernels, questions, first..count.min(first + CHUNK), width)
+            self.respond_chunk(kernels, questions, told, first..count.min(first + CHUNK))
         };
-        let take = |probabilities: Vec<f32>| {
-            out.extend(probabilities);
+        let take = |answers: Vec<f32>| {
+            out.extend(answers);
             Ok(ControlFlow::Continue(()))
         };
         parallel::ordered(threads, count.div_ceil(CHUNK) as u64, work, take, interrupt)?;
@@ -262,8 +281,8 @@ impl Simulator {
         &self,
         kernels: Kernels,
         questions: Questions<'_>,
+        told: Told,
         range: Range<usize>,
-        width: usize,
     ) -> Vec<f32> {
         let Questions { codes, pages, actions } = questions;
         let (response, fields, size) =
@@ -271,7 +290,7 @@ impl Simulator {
         let mut workspace = Workspace::default();
         response.reserve(&mut workspace);
         let Workspace { scratch, x, .. } = &mut workspace;
-        let kept_width = response.kept_width();
+        let (kept_width, width) = (response.kept_width(), response.width());
         let mut kept = vec![0.0; TILE * kept_width];
         let mut out = Vec::with_capacity(range.len() * width);
         for first in range.clone().step_by(TILE) {
@@ -285,7 +304,9 @@ impl Simulator {
                 action: &actions[(first + row) * size..][..size],
             };
             let logits = response.logits(kernels, rows, shown, x, scratch);
-            response.probabilities(kernels, rows, logits);
+            if told == Told::Probabilities {
+                response.probabilities(kernels, rows, logits);
+            }
             let rows = logits.chunks(response.logit_stride()).take(rows);
             out.extend(rows.flat_map(|row| &row[..width]));
         }

@@ -181,7 +181,8 @@ fn customers_do_not_depend_on_company() {
 fn questions_are_checked() {
     let simulator = &testing::learned(1)[1];
     let ask = |codes: &[u8], pages: &[u32], actions: &[f32]| {
-        let answered = simulator.respond(Questions { codes, pages, actions }, None, &|| Ok(()));
+        let given = Questions { codes, pages, actions };
+        let answered = simulator.respond(given, Told::Probabilities, None, &|| Ok(()));
         answered.map_err(|error| error.to_string())
     };
     assert_eq!(ask(&[0, 1, 5], &[3], &[0.5; 5]).unwrap().len(), 3);

@@ -1,4 +1,4 @@
-"""The promise of the random streams, pinned: one digest a simulator, on every CPU.
+"""The promise of the random streams, pinned: one digest a simulator and form, on every CPU.
 
 If one of these digests changes although the simulator's did not, results that people published
 change with it: that takes a new ``STREAM_VERSION`` and a line in the changelog.
@@ -27,6 +27,14 @@ PINNED = {
     "a16d1b2c46ffcc7aedcb3f1a206f5af52153c184b606b538d3f3f00cfc67124d": (
         "ec3971e55a684bce8b0ad8ce4912104f8722a8dcc5ba0f1c57fb8891fce70fc3"
     ),
+    # virtualtb-v0-refit, reduced: what the layers were rounded to is pinned with it
+    "c3c53400410998594f8b0871026f8eae41dbe4176b1aa4f4532d0a3a29504f4e": (
+        "0f4271f4eab884d6bc3d93fbb7c298f66cb69c35cd04bee4f3692ef444998b25"
+    ),
+    # virtualtb-v0, reduced
+    "642a66c48ac850adaa218ba1fa771af9f136cbf1fe1ef05ce755b8891f29205d": (
+        "39c61d68cf84241f823a6362962155e919b9b5763eaed66df9744d12529327fc"
+    ),
 }
 
 
@@ -47,8 +55,16 @@ def test_the_embedded_simulator(threads: int, batch_size: int | None) -> None:
     assert digest == PINNED[simulator.digest]
 
 
+@pytest.mark.parametrize(("threads", "batch_size"), [(1, None), (3, 7)])
+def test_the_embedded_simulator_reduced(threads: int, batch_size: int | None) -> None:
+    simulator = vtb.load_simulator().reduced()
+    digest = played(simulator, num_threads=threads, batch_size=batch_size)
+    assert digest == PINNED[simulator.digest]
+
+
 def test_the_published_networks(published: vtb.Simulator) -> None:
-    assert played(published) == PINNED[published.digest]
+    for simulator in (published, published.reduced()):
+        assert played(simulator) == PINNED[simulator.digest]
 
 
 def test_on_disk(tmp_path: Path) -> None:
@@ -59,10 +75,11 @@ def test_on_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("isa", _core.cpu_info()["available"])
-def test_every_instruction_set(isa: str) -> None:
+@pytest.mark.parametrize("form", ["", ".reduced()"])
+def test_every_instruction_set(isa: str, form: str) -> None:
     code = (
-        "import virtualtb_fast as vtb; sim = vtb.load_simulator(); "
-        f"print(vtb.rollout(sim, policy='random', pages={PAGES}, seed=7).digest())"
+        f"import virtualtb_fast as vtb; sim = vtb.load_simulator(){form}; "
+        f"print(sim.digest, vtb.rollout(sim, policy='random', pages={PAGES}, seed=7).digest())"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -71,7 +88,9 @@ def test_every_instruction_set(isa: str) -> None:
         text=True,
         check=True,
     )
-    assert run.stdout.strip() == PINNED[vtb.load_simulator().digest]
+    simulator, digest = run.stdout.split()
+    assert digest == PINNED[simulator]
+    assert (simulator == vtb.load_simulator().digest) == (not form)
 
 
 def test_another_seed_is_another_digest() -> None:

@@ -137,6 +137,7 @@ def calls() -> Iterator[Call]:
                       [True, False], [NAN, 1], ["a", "b"], Bad()],
             # Arrays that are not contiguous are copied.
             "actions": [v for v in actions(2, 6) if getattr(v, "strides", None) != (48, 8)],
+            "logits": NO_FLAG,
             "num_threads": NO_THREADS,
         },
     )  # fmt: skip

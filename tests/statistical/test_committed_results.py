@@ -1,9 +1,10 @@
 """What was asked of learned simulators beside what was measured: the results that README quotes.
 
 The figures are those of `benches/results/learned`, which `make tables` measures in hours; here they
-are held to their bounds, world by world, in an instant. Every bound stands once, with the rule that
-it follows from, and beside it what must fail it: something trivially wrong, judged in the same run.
-Where such a guard is known to pass a bound, that is said and asserted, with what tells it apart.
+are held to their bounds, world by world, in an instant. Last come those of reduced precision. Every
+bound stands once, with the rule that it follows from, and beside it what must fail it: something
+trivially wrong, judged in the same run. Where such a guard is known to pass a bound, that is said
+and asserted, with what tells it apart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benches import reduced as modes
 
 RESULTS = Path(__file__).parents[2] / "benches" / "results" / "learned"
 WORLDS = (100, 101, 102, 103, 104)
@@ -413,3 +415,50 @@ def test_cartpole_is_balanced_by_four_seeds_of_five() -> None:
     assert sum(value >= BALANCED for value in returns) >= 4
     # The guard: the same loop without TRPO's step.
     assert max(one["without_steps"] for one in CARTPOLE["seeds"].values()) < 100
+
+
+# --- reduced precision --------------------------------------------------------------------------
+
+MODES = json.loads((RESULTS.parent / "reduced.json").read_text())
+POLICIES = {"random", "zero", "gaussian:0.1", "gaussian:0.006"}
+LOGITS = {"rms": modes.RMS, "most": modes.MOST}
+
+
+def test_reduced_precision_is_for_both_simulators_and_as_many_pages_as_claimed() -> None:
+    assert set(MODES["simulators"]) == {"virtualtb-v0-refit", "virtualtb-v0"}
+    assert MODES["bounds"] == {"ctr": modes.CTR, **LOGITS}
+    for found in MODES["simulators"].values():
+        assert set(found) == POLICIES
+        for row in found.values():
+            for form in ("exact", "reduced", "guard"):
+                assert row[form]["pages"] >= 10_000_000
+            for form in ("reduced", "guard"):
+                change = row[form]["ctr"] / row["exact"]["ctr"] - 1
+                assert row[form]["relative_change_of_ctr"] == pytest.approx(change)
+            assert row["logits"]["pages"] > 500_000
+
+
+@pytest.mark.parametrize("name", sorted(MODES["simulators"]))
+def test_reduced_precision_changes_ctr_and_logits_little(name: str) -> None:
+    for row in MODES["simulators"][name].values():
+        # The guard has the weights between hidden units rounded to five bits.
+        ours, guard = (row[form]["relative_change_of_ctr"] for form in ("reduced", "guard"))
+        assert abs(ours) <= modes.CTR < abs(guard)
+        assert ours != 0
+        for key, bound in LOGITS.items():
+            assert 0 < row["logits"]["reduced"][key] <= bound < row["logits"]["guard"][key]
+
+
+def test_the_bench_of_reduced_precision_refuses_the_guard() -> None:
+    for found in MODES["simulators"].values():
+        assert modes.broken(found) == []
+        turned = {
+            policy: {
+                "reduced": row["guard"],
+                "guard": row["reduced"],
+                "logits": {"reduced": row["logits"]["guard"], "guard": row["logits"]["reduced"]},
+            }
+            for policy, row in found.items()
+        }
+        # All three bounds are exceeded, and no guard exceeds them.
+        assert len(modes.broken(turned)) == 6

@@ -1,7 +1,7 @@
 """What reduced precision changes: seldom an answer, hardly any figure, and never who comes.
 
 Expected clicks are compared page by page, so that no draw comes between. Void guards: the same
-weights rounded to five bits, each by itself.
+weights rounded to five bits, each by itself. `test_reduced_logits.py` bounds the logits.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benches.reduced import CTR, POLICIES, rough
 
 import virtualtb_fast as vtb
 from virtualtb_fast import _core
 
-POLICIES = ("random", "zero", "gaussian:0.1", "gaussian:0.006")
 SESSIONS = 50_000
-CTR = 0.005
-"""Relative change of the CTR at most, under each policy."""
 CHANGED = 0.03
 """Probability, a page, that the drawn number of clicks changes; most under random actions."""
 
@@ -31,17 +29,6 @@ def exact(request: pytest.FixtureRequest) -> vtb.Simulator:
         return vtb.load_simulator()
     simulator: vtb.Simulator = request.getfixturevalue("published")
     return simulator
-
-
-def rough(simulator: vtb.Simulator) -> vtb.Simulator:
-    """With the weights between hidden units rounded to five bits."""
-    tensors = simulator.tensors()
-    weights = tensors["action.2.weight"]
-    unit = np.abs(weights).max(1, keepdims=True) / 15
-    tensors["action.2.weight"] = (np.rint(weights / unit) * unit).astype(np.float32)
-    return vtb.Simulator.from_tensors(
-        tensors, name="rough", schema=simulator.schema, config=simulator.config
-    )
 
 
 def changes(one: vtb.Simulator, other: vtb.Simulator, policy: str) -> tuple[float, float]:

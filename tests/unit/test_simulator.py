@@ -187,6 +187,25 @@ def test_forward_is_the_network(shop, kit):
             assert got == pytest.approx(network(x), abs=2e-5)
 
 
+def test_logits_of_answers_are_those_of_the_network(shop, kit):
+    codes, pages = shop.customers(300, 1), np.arange(300) % 9
+    actions = np.random.default_rng(1).uniform(-2, 3, (300, 6)).astype(np.float32)
+    x = np.zeros((300, shop.schema.customer_width + 7), np.float32)
+    for field, columns in enumerate(shop.schema.slices.values()):
+        x[np.arange(300), columns.start + codes[:, field]] = 1
+    scale = np.float32(shop.config.response.page_scale)
+    x[:, -7], x[:, -6:] = pages.astype(np.float32) * scale, actions
+    got = shop.response(codes, pages, actions, logits=True)
+    assert list(got) == ["clicks", "second"]
+    want = shop.forward("action", x)
+    np.testing.assert_array_equal(np.concatenate(list(got.values()), axis=1), want)
+    for head, chances in shop.response(codes, pages, actions).items():
+        np.testing.assert_allclose(kit.softmax(got[head]), chances, atol=1e-6)
+        assert np.abs(got[head] - chances).max() > 0.1
+    with pytest.raises(vtb.InvalidArgumentError, match="logits"):
+        shop.response(codes, pages, actions, logits=1)
+
+
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [
