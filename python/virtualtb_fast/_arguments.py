@@ -5,6 +5,8 @@ Annotations alone stop nobody, and the native module is to get nothing that it c
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import operator
 import os
@@ -165,6 +167,25 @@ def as_path(path: object) -> str:
         expected = "a non-empty text or os.PathLike of UTF-8"
         raise InvalidArgumentError(f"path: expected {expected}, got {path!r}")
     return name
+
+
+def parsed(what: str, text: str | bytes) -> Any:
+    """What a JSON text holds; of a key that is there twice nobody knows which was meant."""
+    try:
+        return json.loads(text, object_pairs_hook=functools.partial(_once, what))
+    except InvalidArgumentError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidArgumentError(f"{what}: expected JSON, got {error}") from error
+
+
+def _once(what: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    held: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in held:
+            raise InvalidArgumentError(f"{what}: expected each key once, got {key!r} again")
+        held[key] = value
+    return held
 
 
 def is_text(name: str) -> bool:

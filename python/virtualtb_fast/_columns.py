@@ -248,7 +248,8 @@ def unknown_column(message: str, chosen: dict[str, Any], file: str | None) -> st
     near = difflib.get_close_matches(name, known.split(", "), 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     place = f" of {file}" if file is not None else ""
-    return f'{argument}: expected a column{place}, one of {known}, got "{name}"{hint}'
+    some = f", one of {known}" if known else ", which has none"
+    return f'{argument}: expected a column{place}{some}, got "{name}"{hint}'
 
 
 def of_arrays(items: int, ids: Any, price: Any, category: Any, numbers: Any) -> dict[str, Any]:

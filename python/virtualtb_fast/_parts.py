@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, Literal, TypeAlias, cast
 
+from virtualtb_fast._arguments import parsed
 from virtualtb_fast.errors import InvalidArgumentError
 
 CustomersKind: TypeAlias = Literal["mlp", "mixture", "rows", "autoregressive"]
@@ -75,12 +76,7 @@ def mapping(what: str, value: object, keys: set[str]) -> dict[str, Any]:
 
 
 def _parsed(what: str, value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"{what}: expected JSON, got {error}") from error
+    return parsed(what, value) if isinstance(value, str) else value
 
 
 def _check_hidden(what: str, sizes: object) -> None:

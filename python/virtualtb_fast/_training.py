@@ -129,15 +129,17 @@ class Checkpoint:
             # Invalid arguments are seeks to where a damaged archive points.
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise OutputError(error.errno, error.strerror, str(self.path)) from error
-            what = f"expected a checkpoint, got {type(error).__name__}: {error}"
+            what = f"expected a checkpoint, got {said(error)}"
             raise FileFormatError(f"{self.path}: {what}") from error
         if not isinstance(held, dict) or set(held) != {"key", "state"}:
-            raise FileFormatError(f"{self.path}: expected a checkpoint, got something else")
+            got = f"one of {sorted(map(str, held))}" if isinstance(held, dict) else _kind(held)
+            raise FileFormatError(f"{self.path}: expected a checkpoint of key and state, got {got}")
         if held["key"] != self._key:
             return None
         state = _to_arrays(held["state"])
         if not isinstance(state, dict):
-            raise FileFormatError(f"{self.path}: expected a checkpoint, got something else")
+            expected = "a checkpoint whose state is a mapping"
+            raise FileFormatError(f"{self.path}: expected {expected}, got {_kind(state)}")
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -171,6 +173,16 @@ class Checkpoint:
     def remove(self) -> None:
         """Removes the file, if there is one."""
         self.path.unlink(missing_ok=True)
+
+
+def said(error: BaseException) -> str:
+    """What PyTorch's reader said, without its advice to read what would run code."""
+    first = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"
 
 
 _SEAL: Final = b"\nvirtualtb_fast.checkpoint "

@@ -151,9 +151,10 @@ class Catalog:
                 raise FileFormatError(message) from error
             except InvalidArgumentError as error:
                 told = _columns.unknown_column(str(error), chosen, source if is_file else None)
-                if told is None:
+                if told is None and not is_file:
                     raise
-                raise InvalidArgumentError(told) from error
+                # Of many files, which one.
+                raise InvalidArgumentError(told or f"{source}: {error}") from error
             except OutputError as error:
                 if is_file and error.filename == source:
                     error.naming("a Parquet file")

@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast import _arguments, _core
-from virtualtb_fast.errors import InvalidArgumentError, MissingExtraError
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, MissingExtraError
 from virtualtb_fast.schema import Schema
 
 __all__ = ["COLUMNS", "OUTCOMES", "STORE_COLUMNS", "SessionLog", "read_log"]
@@ -252,7 +252,14 @@ def read_log(path: str | os.PathLike[str]) -> SessionLog:
             its checksum covers every bit.
         OutputError: the operating system could not read it.
     """
-    return SessionLog(_core.Log.read(_arguments.as_path(path)))
+    name = _arguments.as_path(path)
+    log = SessionLog(_core.Log.read(name))
+    try:
+        # What no simulator has may still be of the columns' shapes.
+        _ = log.schema
+    except InvalidArgumentError as error:
+        raise FileFormatError(f"{name}: schema: {error}") from error
+    return log
 
 
 def has_checksum(path: str) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast import _arguments
+from virtualtb_fast._training import said
 from virtualtb_fast.errors import (
     FileFormatError,
     InvalidArgumentError,
@@ -112,12 +113,19 @@ def _state_dict(model: str, path: Path, data: bytes) -> dict[str, NDArray[np.flo
         try:
             array = found[key].detach().numpy()
         except (AttributeError, TypeError, RuntimeError) as error:
-            got = type(found[key]).__name__
-            raise FileFormatError(f"{path}: {key}: expected a tensor, got {got}") from error
+            # Sparse tensors and types that NumPy does not have are tensors, but not of numbers.
+            one = found[key]
+            of = (f"{one.dtype}, {one.layout}",) if hasattr(one, "layout") else ()
+            got = " of ".join((type(one).__name__, *of))
+            expected = "a tensor that NumPy can hold"
+            raise FileFormatError(f"{path}: {key}: expected {expected}, got {got}") from error
         if array.shape != shape or array.dtype != np.float32:
             got = f"{array.dtype} of shape {array.shape}"
             expected = f"float32 of shape {shape}"
             raise FileFormatError(f"{path}: {key}: expected {expected}, got {got}")
+        if not np.isfinite(array).all():
+            got = array[~np.isfinite(array)][0]
+            raise FileFormatError(f"{path}: {key}: expected finite values, got {got}")
         out[f"{model}.{key}"] = array
     return out
 
@@ -133,5 +141,5 @@ def _load(path: Path, data: bytes) -> Any:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     # What torch raises for a damaged file depends on where the damage is: anything at all.
     except Exception as error:
-        message = f"expected a state dict written by PyTorch, got {type(error).__name__}: {error}"
+        message = f"expected a state dict written by PyTorch, got {said(error)}"
         raise FileFormatError(f"{path}: {message}") from error

@@ -139,8 +139,9 @@ class Schema:
         good = np.issubdtype(codes.dtype, np.integer) and codes.shape[-1:] == sizes.shape
         expected = f"integers of shape (..., {len(sizes)})"
         check(good, "codes", expected, f"{codes.dtype} of shape {codes.shape}")
-        within = bool(((codes >= 0) & (codes < sizes)).all())
-        check(within, "codes", f"0 <= code < {sizes.tolist()}", codes.tolist())
+        within = ((codes >= 0) & (codes < sizes)).all(-1)
+        if not within.all():
+            check(False, "codes", f"0 <= code < {sizes.tolist()}", codes[~within][0].tolist())
         first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
         out = np.zeros((*codes.shape[:-1], self.customer_width), np.float32)
         np.put_along_axis(out, codes.astype(np.int64) + first, np.float32(1), axis=-1)

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._npy import load_npy
 from virtualtb_fast.catalog import Catalog
 from virtualtb_fast.cli import common
-from virtualtb_fast.errors import InvalidArgumentError, OutputError
+from virtualtb_fast.errors import InvalidArgumentError
 
 SIGNED = ("--weights", "--price")
 """Options whose values may start with a minus."""
@@ -37,6 +38,8 @@ _OPTIONS = {
 }
 """Arguments of `Catalog.build` that name columns, and the options that give them."""
 
+_ARRAY = ("an array (.npy)",) * 2
+"""What messages call an array's file."""
 _SHOWN_QUERIES = 10
 """Queries whose results are printed as text."""
 
@@ -151,7 +154,7 @@ def _build(options: argparse.Namespace) -> int:
             raise InvalidArgumentError(
                 f"{options.source}: expected a Parquet file if columns are named, got an array"
             )
-        source = _load(options.source)
+        source = load_npy(options.source, *_ARRAY)
     else:
         columns = None if options.attributes is None else options.attributes.split(",")
         arguments |= {
@@ -296,24 +299,12 @@ def _verify(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(path: str) -> NDArray[Any]:
-    """An array, mapped, so that its size does not matter."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        told = OutputError(error.errno, error.strerror, path)
-        raise told.naming("an array (.npy)") from error
-    except ValueError as error:
-        raise InvalidArgumentError(f"{path}: expected an array (.npy), got {error}") from error
-    return array
-
-
 def _weights(options: argparse.Namespace, dimensions: int) -> NDArray[Any]:
     if options.random is not None:
         generator = np.random.default_rng(options.seed)
         return generator.standard_normal((options.random, dimensions), dtype=np.float32)
     if options.weights.endswith(".npy"):
-        return np.atleast_2d(_load(options.weights))
+        return np.atleast_2d(load_npy(options.weights, *_ARRAY))
     try:
         return np.array([[float(weight) for weight in options.weights.split(",")]])
     except ValueError:

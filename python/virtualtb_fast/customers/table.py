@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -166,23 +166,31 @@ class Table:
     @classmethod
     def from_json(cls, text: str) -> Table:
         """Reads `to_json`'s form back; raises `InvalidArgumentError` if it is another."""
-        try:
-            columns: list[Column] = []
-            for one in json.loads(text):
-                kind = one.pop("kind")
-                if kind == "numeric":
-                    if not isinstance(one["edges"], list):
-                        raise TypeError(f"edges of a {type(one['edges']).__name__}")
-                    one["edges"] = tuple(tuple(edge) for edge in one["edges"])
-                parts = {
-                    name: tuple(part) if isinstance(part, list) else part
-                    for name, part in one.items()
-                }
-                columns.append({"categorical": Categorical, "numeric": Numeric}[kind](**parts))
-            return cls(tuple(columns))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            message = f"expected what Table.to_json gives, got {type(error).__name__}: {error}"
-            raise InvalidArgumentError(f"table: {message}") from error
+        held = arguments.parsed("table", text)
+        if not isinstance(held, list):
+            raise InvalidArgumentError(f"table: expected a list of columns, got {held!r:.80}")
+        return cls(tuple(_column(one) for one in held))
+
+
+def _column(held: Any) -> Column:
+    """One column of `Table.to_json`'s form."""
+    kinds: dict[str, type[Column]] = {one.kind: one for one in (Categorical, Numeric)}
+    kind = held.get("kind") if isinstance(held, dict) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        expected = f"an object of kind {' or '.join(kinds)}"
+        raise InvalidArgumentError(f"table: expected {expected}, got {held!r:.80}")
+    parts = {name: _tuples(part) for name, part in held.items() if name != "kind"}
+    known = [one.name for one in fields(kinds[kind])]
+    needed = {one.name for one in fields(kinds[kind]) if one.default is MISSING}
+    if not needed <= set(parts) <= set(known):
+        got = f"{sorted(parts)} of a {kind} column"
+        raise InvalidArgumentError(f"table: expected the keys {known}, got {got}")
+    return kinds[kind](**parts)
+
+
+def _tuples(part: Any) -> Any:
+    """Lists, and lists in them, as the columns have them."""
+    return tuple(map(_tuples, part)) if isinstance(part, list) else part
 
 
 def _require_table(data: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virtualtb_fast.customers.table import Table
-from virtualtb_fast.errors import InvalidArgumentError, OutputError
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation import metrics
 from virtualtb_fast.schema import V0_SCHEMA, Field
 from virtualtb_fast.store import GroundTruthStore
@@ -176,12 +176,22 @@ def kuairand_customers(path: str | os.PathLike[str], seed: int) -> CustomerData:
 
     Raises:
         OutputError: the file cannot be read.
+        FileFormatError: it is no table of text with a row for each user.
     """
     try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
     except OSError as error:
         raise OutputError(error.errno, error.strerror, str(path)) from error
+    except (ValueError, csv.Error) as error:
+        raise FileFormatError(f"{path}: expected a table of users (CSV), got {error}") from error
+    if not rows or "user_id" not in rows[0]:
+        got = f"columns {list(rows[0])[:5]}" if rows else "no rows"
+        raise FileFormatError(f"{path}: expected users with a user_id, got {got}")
+    uneven = next((n for n, row in enumerate(rows) if None in row or None in row.values()), None)
+    if uneven is not None:
+        expected = f"{len(rows[0])} columns in each row"
+        raise FileFormatError(f"{path}: expected {expected}, got others in row {uneven}")
     names = [name for name in rows[0] if name != "user_id" and not name.endswith("_range")]
     numeric = [name for name in names if name.endswith(("_num", "_days"))]
     data = {
@@ -196,11 +206,19 @@ def published_counts(path: str | os.PathLike[str], seed: int) -> CustomerData:
 
     Raises:
         OutputError: the file cannot be read.
+        FileFormatError: it holds no counts of VirtualTB-v0's fields.
     """
+    expected = f"column_sums of {V0_SCHEMA.customer_width} counts in an archive (.npz)"
     try:
         with np.load(path) as file:
-            counts = file["column_sums"]
+            counts = np.asarray(file["column_sums"], np.float64)
     except OSError as error:
         raise OutputError(error.errno, error.strerror, str(path)) from error
+    # What is no archive is an array, which has no columns by name, or anything at all.
+    except Exception as error:
+        raise FileFormatError(f"{path}: expected {expected}, got {error!r}") from error
+    if counts.shape != (V0_SCHEMA.customer_width,) or not ((counts >= 0) & (counts < 2**53)).all():
+        got = f"shape {counts.shape} or numbers that are no counts"
+        raise FileFormatError(f"{path}: expected {expected}, got {got}")
     rounded = np.round(counts).astype(np.int64)
     return counted_customers("virtualtb-counts", rounded, V0_SCHEMA.customer, seed)

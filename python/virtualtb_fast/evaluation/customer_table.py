@@ -34,10 +34,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from virtualtb_fast._arguments import parsed
 from virtualtb_fast._training import write_atomically
 from virtualtb_fast.customers import FITS, CustomerSampler
 from virtualtb_fast.customers.sampler import mixture_log_density
-from virtualtb_fast.errors import InvalidArgumentError, OutputError
+from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation import metrics
 from virtualtb_fast.evaluation.customer_data import (
     FRESH,
@@ -149,7 +150,8 @@ def customer_table(
 
     Raises:
         InvalidArgumentError: an unknown sampler.
-        OutputError: a cell could not be written.
+        FileFormatError: a cell that is there is none.
+        OutputError: a cell could not be read or written.
     """
     own = dict(fits or {})
     unknown = [name for name in samplers if name not in SAMPLERS and name not in own]
@@ -166,7 +168,7 @@ def customer_table(
         for name in names:
             path = folder / f"{label}-{name}.json"
             if path.exists():
-                cells.append(json.loads(path.read_text()))
+                cells.append(read_cell(path))
                 continue
             if table is None:
                 assert isinstance(one, int)
@@ -195,6 +197,27 @@ def _with_ratios(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "excess" in one:
             one["ratio_excess"] = one["excess"] / guard["excess"]
     return cells
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """The result of a cell that was done before.
+
+    Raises:
+        FileFormatError: it holds something else.
+        OutputError: the operating system could not read it.
+    """
+    try:
+        held = parsed(str(path), path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(error.errno, error.strerror, str(path)) from error
+    except InvalidArgumentError as error:
+        raise FileFormatError(f"{error} (remove it to do it again)") from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path}: expected JSON, got {error}") from error
+    if not isinstance(held, dict):
+        got = type(held).__name__
+        raise FileFormatError(f"{path}: expected the result of a cell (JSON), got a {got}")
+    return held
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

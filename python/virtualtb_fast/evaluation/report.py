@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, cast
 
-from virtualtb_fast._arguments import as_path, flag, function
+from virtualtb_fast._arguments import as_path, flag, function, parsed
 from virtualtb_fast._training import write_atomically
 from virtualtb_fast.errors import FileFormatError, InvalidArgumentError, OutputError
 from virtualtb_fast.evaluation.fidelity import FORMAT, VERSION
@@ -175,15 +175,21 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     name = as_path(path)
     try:
-        held = json.loads(Path(name).read_text())
+        held = parsed(name, Path(name).read_text(encoding="utf-8"))
     except OSError as error:
-        raise OutputError(error.errno, error.strerror, name) from error
-    except ValueError as error:
+        raise OutputError(error.errno, error.strerror, name).naming("a report (JSON)") from error
+    except InvalidArgumentError as error:
+        raise FileFormatError(str(error)) from error
+    except UnicodeDecodeError as error:
         raise FileFormatError(f"{name}: expected JSON, got {error}") from error
     if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise FileFormatError(f"{name}: expected a report of format {FORMAT}, got something else")
+        got = repr(held.get("format")) if isinstance(held, dict) else f"a {type(held).__name__}"
+        raise FileFormatError(f"{name}: expected a report of format {FORMAT!r}, got {got}")
     if held.get("version") != VERSION:
         raise FileFormatError(f"{name}: expected version {VERSION}, got {held.get('version')!r}")
+    lacking = [part for part in _PARTS if part not in held]
+    if lacking:
+        raise FileFormatError(f"{name}: expected a whole report, got one without {lacking}")
     return held
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from virtualtb_fast import _arguments, _core
+from virtualtb_fast._npy import load_npy
 from virtualtb_fast.errors import InvalidArgumentError, OutputError
 from virtualtb_fast.schema import Schema
 
@@ -32,6 +33,8 @@ Activation = Literal["identity", "tanh", "relu"] | tuple[Literal["leaky_relu"], 
 """What follows a layer; the leaky ReLU comes with its slope, in [0, 1)."""
 
 
+_LONGEST_TEXT = 1 << 20
+"""Most characters of a constant action as text."""
 _WORDS = ("random", "zero", "logger", "logger:query")
 
 
@@ -66,7 +69,7 @@ class Policy:
         """
         _arguments.text("policy", text)
         if text.startswith("constant:"):
-            return cls.constant(_numbers(text.removeprefix("constant:")))
+            return _constant(text.removeprefix("constant:"))
         if text.endswith(".safetensors"):
             return cls.load(text)
         if text not in _WORDS and not text.startswith("gaussian:"):
@@ -84,7 +87,10 @@ class Policy:
         try:
             # What is too large for float32 becomes infinite, which is refused by name.
             with np.errstate(over="ignore"):
-                array = np.asarray(action, dtype=np.float32)
+                given = np.asarray(action)
+                if given.dtype.kind not in "biufO":
+                    raise TypeError(f"an array of {given.dtype}")
+                array = given.astype(np.float32)
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"constant action: expected numbers, got {error}") from error
         if array.ndim != 1:
@@ -287,17 +293,25 @@ def _activation(what: str, value: Activation) -> dict[str, Any]:
     raise InvalidArgumentError(f"{what}: expected {expected}, got {value!r}")
 
 
-def _numbers(path: str) -> NDArray[np.float32]:
-    """One vector from a ``.npy`` file or from text, numbers apart by spaces, commas or lines."""
+def _constant(path: str) -> Policy:
+    """One action from a ``.npy`` file or from text, numbers apart by spaces, commas or lines."""
+    named, expected = "an action, a .npy or text file", f"{path}: expected a vector of numbers"
+    if path.endswith(".npy"):
+        numbers = np.array(load_npy(path, "a vector", named))
+    else:
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_LONGEST_TEXT + 1)
+            words = text.replace(",", " ").split()
+            numbers = np.array([float(word) for word in words])
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror, path).naming(named) from error
+        except ValueError as error:
+            raise InvalidArgumentError(f"{expected}, got {error}") from error
+        if len(text) > _LONGEST_TEXT:
+            most = f"{_LONGEST_TEXT:,} characters"
+            raise InvalidArgumentError(f"{expected} of at most {most}, got more")
     try:
-        if path.endswith(".npy"):
-            array: NDArray[np.float32] = np.load(path, allow_pickle=False)
-            return array
-        with open(path, encoding="utf-8") as file:
-            words = file.read(1 << 20).replace(",", " ").split()
-        return np.array([float(word) for word in words], np.float32)
-    except OSError as error:
-        told = OutputError(error.errno, error.strerror, path)
-        raise told.naming("an action, a .npy or text file") from error
-    except (ValueError, EOFError) as error:
-        raise InvalidArgumentError(f"{path}: expected a vector of numbers, got {error}") from error
+        return Policy.constant(numbers)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{path}: {error}") from error

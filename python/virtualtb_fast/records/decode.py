@@ -229,7 +229,10 @@ class Decoder:
         if kind.is_integer(column.type) or kind.is_boolean(column.type):
             null = _nulls(column)
             self._found("missing-value", null, "expected a whole number, got none", name)
-            # Beyond 64 bits signed there is only what is out of range anyway.
+            if kind.is_uint64(column.type):
+                # Beyond 64 bits signed there is only what is out of range anyway.
+                largest = self._arrow.scalar(2**63 - 1, column.type)
+                column = self._arrow.compute.min_element_wise(column, largest, skip_nulls=False)
             values = _filled(column.cast(self._arrow.int64(), safe=False), low)
         else:
             numbers = self._numbers(name, column)
