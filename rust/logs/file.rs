@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use crc32fast::Hasher;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::journal::{Journal, Record};
@@ -117,11 +118,12 @@ impl FileWriter {
     }
 
     /// Goes on with the file that a stopped run of the same rollout left, or starts a new one if
-    /// there is none. Returns the notes of the row groups that are in it.
-    pub fn resume(
+    /// there is none. Returns the notes of the row groups that are in it; where one is not what a
+    /// note is, nothing is touched.
+    pub fn resume<N: DeserializeOwned>(
         opening: Opening<'_>,
         tick: &dyn Fn() -> Result<()>,
-    ) -> Result<(Self, Vec<Value>)> {
+    ) -> Result<(Self, Vec<N>)> {
         let Opening { path, overwrite, asked, .. } = opening;
         let asked = asked.expect("only what was asked can be resumed");
         refuse_existing(path, overwrite, NEW)?;
@@ -144,6 +146,11 @@ impl FileWriter {
         };
         let layout = layout(opening)?;
         let (groups, notes) = found(&file, &layout, records, path, tick)?;
+        let notes = notes.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
+        let notes = notes.map_err(|error| {
+            let journal = super::journal::journal(path).display().to_string();
+            Error::format(journal, format!("expected a block's counts, got {error}"))
+        })?;
         journal.keep(groups.len())?;
         Ok((Self::start(opening, file, journal, groups)?, notes))
     }

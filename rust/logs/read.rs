@@ -85,6 +85,7 @@ fn open(path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<Reader> {
     }
     let schema: Schema = serde_json::from_str(text("schema")?)
         .map_err(|error| fail(format!("expected schema as JSON of this version, got {error}")))?;
+    schema.check().map_err(|error| fail(error.to_string()))?;
     let items = match metadata.get("page_items") {
         None => 0,
         Some(items) => items
@@ -108,8 +109,10 @@ fn open(path: &Path, interrupt: &dyn Fn() -> Result<()>) -> Result<Reader> {
         (want.name(), want.data_type(), want.is_nullable())
             != (got.name(), got.data_type(), got.is_nullable())
     }) {
-        let [want, got] =
-            [want, got].map(|field| format!("{}: {}", field.name(), field.data_type()));
+        let [want, got] = [want, got].map(|field| {
+            let gaps = if field.is_nullable() { ", with gaps" } else { "" };
+            format!("{}: {}{gaps}", field.name(), field.data_type())
+        });
         return Err(fail(format!("expected column {want}, got {got}")));
     }
     if want.fields().len() != got.fields().len() {

@@ -2,7 +2,7 @@
 
 use super::{Output, Player, Scene, Summary};
 use crate::error::{Error, Result};
-use crate::logs::{self, Columns, Encoder, FileWriter, Log, Metadata, Opening, RowGroup, Shape};
+use crate::logs::{Columns, Encoder, FileWriter, Log, Metadata, Opening, RowGroup, Shape};
 
 /// A log in memory or in a file.
 #[derive(Debug)]
@@ -40,17 +40,8 @@ impl Sink {
                 let (overwrite, asked) = (*overwrite, Some(asked));
                 let opening = Opening { path, overwrite, shape, constant_actions, asked };
                 let file = if *resume {
-                    let (file, notes) = FileWriter::resume(opening, tick)?;
-                    for note in notes {
-                        let counts = serde_json::from_value(note).map_err(|error| {
-                            let journal = logs::journal(path).display().to_string();
-                            Error::format(
-                                journal,
-                                format!("expected a block's counts, got {error}"),
-                            )
-                        })?;
-                        summary.merge(&counts);
-                    }
+                    let (file, blocks) = FileWriter::resume::<Summary>(opening, tick)?;
+                    blocks.iter().for_each(|counts| summary.merge(counts));
                     file
                 } else {
                     FileWriter::create(opening)?

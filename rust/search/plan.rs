@@ -193,9 +193,12 @@ impl Plan {
     /// Reads [`Self::to_bytes`], refusing anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let refuse = |reason: String| Error::format("the plan of a catalogue", reason);
-        let header = bytes.get(..20).ok_or_else(|| refuse("it is cut short".into()))?;
+        let header = bytes
+            .get(..20)
+            .ok_or_else(|| refuse(format!("expected at least 20 bytes, got {}", bytes.len())))?;
         if header[..8] != MAGIC {
-            return Err(refuse("it does not start as a plan does".into()));
+            let (expected, got) = (MAGIC.escape_ascii(), header[..8].escape_ascii());
+            return Err(refuse(format!("expected it to start with \"{expected}\", got \"{got}\"")));
         }
         let word = |at: usize| {
             u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes")) as usize
@@ -218,14 +221,15 @@ impl Plan {
             bytes[20..].as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
         let (step, rest) = values.split_at(dimensions);
         let (centroids, edges) = rest.split_at(centroids * dimensions);
-        if !step.iter().all(|step| (SMALLEST_STEP..=LARGEST_STEP).contains(step)) {
-            return Err(refuse("a step is not a positive number of reasonable size".into()));
+        let refused = |what: &str, got: &f32| Err(refuse(format!("expected {what}, got {got}")));
+        if let Some(step) = step.iter().find(|one| !(SMALLEST_STEP..=LARGEST_STEP).contains(one)) {
+            return refused(&format!("steps of {SMALLEST_STEP:e} to {LARGEST_STEP:e}"), step);
         }
-        if !edges.iter().chain(centroids).all(|value| value.is_finite()) {
-            return Err(refuse("a centroid or an edge is not finite".into()));
+        if let Some(value) = edges.iter().chain(centroids).find(|value| !value.is_finite()) {
+            return refused("finite centroids and edges", value);
         }
-        if !edges.is_sorted_by(|a, b| a >= b) {
-            return Err(refuse("the edges of its bands do not fall".into()));
+        if let Some(pair) = edges.windows(2).find(|pair| pair[0] < pair[1]) {
+            return refused(&format!("edges that fall, after {} none above it", pair[0]), &pair[1]);
         }
         Ok(Self::new(step.to_vec(), centroids.to_vec(), edges.to_vec()))
     }

@@ -72,13 +72,7 @@ impl CustomerConfig {
 
     /// Refuses fields and sizes that no sampler could have.
     pub(super) fn check(&self, fields: &[Field]) -> Result<()> {
-        match fields.len() {
-            1..=256 => {}
-            count => return Err(Error::argument("schema.customer", "1 to 256 fields", count)),
-        }
-        for field in fields {
-            categories(&format!("customer field {:?}", field.name), field.size)?;
-        }
+        check_fields(fields)?;
         let count = |what: &str, most: usize, count: usize| match count {
             1.. if count <= most => Ok(()),
             _ => Err(Error::argument(what, format!("1 to {most}"), count)),
@@ -207,17 +201,8 @@ impl Config {
                 }
             }
         }
-        if !(1..=MOST_UNITS).contains(&schema.action) {
-            let expected = format!("1 to {MOST_UNITS} dimensions");
-            return Err(Error::argument("schema.action", expected, schema.action));
-        }
+        schema.check()?;
         check_layers(&self.networks(schema))?;
-        let [low, high] = schema.action_range;
-        if !(low < high && low >= -LARGEST_ACTION && high <= LARGEST_ACTION) {
-            let expected = format!("low < high within +-{LARGEST_ACTION:e}");
-            let got = format!("[{low}, {high}]");
-            return Err(Error::argument("schema.action_range", expected, got));
-        }
         check_slope(self.slope)?;
         if !(0.0..=1e6).contains(&self.response.page_scale.abs()) {
             let got = self.response.page_scale;
@@ -225,6 +210,36 @@ impl Config {
         }
         Ok(())
     }
+}
+
+impl Schema {
+    /// Refuses customers and actions that no simulator could have.
+    ///
+    /// # Errors
+    /// The first of them, with what was expected.
+    pub fn check(&self) -> Result<()> {
+        check_fields(&self.customer)?;
+        if !(1..=MOST_UNITS).contains(&self.action) {
+            let expected = format!("1 to {MOST_UNITS} dimensions");
+            return Err(Error::argument("schema.action", expected, self.action));
+        }
+        let [low, high] = self.action_range;
+        if !(low < high && low >= -LARGEST_ACTION && high <= LARGEST_ACTION) {
+            let expected = format!("low < high within +-{LARGEST_ACTION:e}");
+            let got = format!("[{low}, {high}]");
+            return Err(Error::argument("schema.action_range", expected, got));
+        }
+        Ok(())
+    }
+}
+
+fn check_fields(fields: &[Field]) -> Result<()> {
+    if !(1..=256).contains(&fields.len()) {
+        return Err(Error::argument("schema.customer", "1 to 256 fields", fields.len()));
+    }
+    fields
+        .iter()
+        .try_for_each(|one| categories(&format!("customer field {:?}", one.name), one.size))
 }
 
 /// Refuses a slope that is none.

@@ -86,7 +86,7 @@ fn killed(path: &Path, blocks: usize) -> [Vec<u8>; 2] {
 fn resumed(path: &Path, [data, lines]: [&[u8]; 2], asked: &Metadata) -> Result<(usize, Vec<u8>)> {
     std::fs::write(partial(path), data).unwrap();
     std::fs::write(journal(path), lines).unwrap();
-    let (mut file, notes) = FileWriter::resume(opening(path, asked), &|| Ok(()))?;
+    let (mut file, notes) = FileWriter::resume::<Value>(opening(path, asked), &|| Ok(()))?;
     let blocks = notes.len();
     assert_eq!(notes, (0..blocks).map(Value::from).collect::<Vec<_>>());
     write(&mut file, blocks..GROUPS);
@@ -207,7 +207,7 @@ fn one_output_has_one_writer() {
     let opening = Opening { overwrite: true, ..opening(&path, &asked) };
     let refusals = [
         FileWriter::create(opening).unwrap_err(),
-        FileWriter::resume(opening, &|| Ok(())).unwrap_err(),
+        FileWriter::resume::<Value>(opening, &|| Ok(())).unwrap_err(),
         rows(0).write(&path, true, &|| Ok(())).unwrap_err(),
     ];
     for error in refusals {
@@ -232,7 +232,8 @@ fn a_sync_that_fails_takes_back_what_it_did_not_cover() {
     assert!(matches!(error, Error::Io { .. }), "{error}");
     file.abandon(Metadata::new());
     assert!(Log::read(&partial(&path), &|| Ok(())).is_err());
-    let (mut file, notes) = FileWriter::resume(opening(&path, &asked), &|| Ok(())).unwrap();
+    let (mut file, notes) =
+        FileWriter::resume::<Value>(opening(&path, &asked), &|| Ok(())).unwrap();
     assert_eq!(notes.len(), 1);
     write(&mut file, 1..GROUPS);
     assert!(closed(file) == want);
@@ -243,7 +244,7 @@ fn what_cannot_be_resumed_is_not_wiped() {
     let folder = Folder::new("wiped");
     let (path, asked) = (folder.path(), asked(3));
     std::fs::write(partial(&path), "mine, I think").unwrap();
-    let error = FileWriter::resume(opening(&path, &asked), &|| Ok(())).unwrap_err();
+    let error = FileWriter::resume::<Value>(opening(&path, &asked), &|| Ok(())).unwrap_err();
     assert!(error.to_string().contains("journal"), "{error}");
     let error = FileWriter::create(opening(&path, &asked)).unwrap_err();
     assert!(error.to_string().contains("resume=True"), "{error}");
@@ -252,5 +253,24 @@ fn what_cannot_be_resumed_is_not_wiped() {
     let opening = Opening { overwrite: true, ..opening(&path, &asked) };
     let file = FileWriter::create(opening).unwrap();
     assert!(journal(&path).exists());
+    drop(file);
+}
+
+#[test]
+fn a_note_that_is_none_leaves_everything_as_it_is() {
+    let folder = Folder::new("note");
+    let (path, asked) = (folder.path(), asked(3));
+    let left = killed(&path, 2);
+    std::fs::write(partial(&path), &left[0]).unwrap();
+    std::fs::write(journal(&path), &left[1]).unwrap();
+    let resume = FileWriter::resume::<[String; 3]>;
+    let error = resume(opening(&path, &asked), &|| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("expected a block's counts"), "{error}");
+    assert!(error.contains(&journal(&path).display().to_string()), "{error}");
+    assert!(std::fs::read(partial(&path)).unwrap() == left[0]);
+    assert!(std::fs::read(journal(&path)).unwrap() == left[1]);
+    // The void guard: notes that are notes let it be cut, and written to.
+    let (file, notes) = FileWriter::resume::<Value>(opening(&path, &asked), &|| Ok(())).unwrap();
+    assert_eq!(notes, [Value::from(0), Value::from(1)]);
     drop(file);
 }
