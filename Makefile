@@ -100,6 +100,7 @@ tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, 
 	for name in $(TABLES); do \
 		out=target/tables/$$name; set --; \
 		case $$name in \
+			responses) set -- --methods linear bc bc+mail mail;; \
 			table1) set -- --published "$(PUBLISHED)";; \
 			figure3) out=target/tables/table1;; \
 			figure5) set -- --customers lca;; \
@@ -107,6 +108,9 @@ tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, 
 		$(BIN)/virtualtb-fast report $$name "$$@" --out $$out && \
 		cp $$out/$$name.json $$out/$$name.png benches/results/learned/ || exit 1; \
 	done
+	$(BIN)/virtualtb-fast report responses --methods mail-paper --worlds 100 --iterations 10 \
+		--out target/tables/paper
+	cp target/tables/paper/responses.json benches/results/learned/responses-paper.json
 	if [ -d "$(VIRTUALTB_DATA)/kuairand_pure" ]; then \
 		$(BIN)/python -m virtualtb_fast.evaluation.customer_table target/tables/real \
 			--real "$(VIRTUALTB_DATA)" --samplers fresh gan-sd gmm independent lca rows && \

@@ -244,6 +244,7 @@ def main() -> None:
         ("fields", readme_learned.fields, "figure3"),
         ("real", readme_learned.real, "real"),
         ("responses", readme_learned.responses, "responses"),
+        ("paper", readme_learned.paper, "responses-paper"),
         ("drift", readme_learned.drift, "table2"),
         ("fits", readme_learned.fits, "fits"),
         ("features", readme_learned.features, "figure4"),
