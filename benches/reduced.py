@@ -159,11 +159,11 @@ def main() -> None:
         "simulators": {one.name: compare(one, arguments.pages) for one in simulators},
     }
     show(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     wrong = {name: broken(found) for name, found in result["simulators"].items()}
     if any(wrong.values()):
         raise SystemExit(f"expected every bound kept, and broken by the guard; got {wrong}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

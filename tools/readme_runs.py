@@ -69,14 +69,15 @@ def reduced(result: Results, speed: Results) -> str:
     rows = [row for policies in result["simulators"].values() for row in policies.values()]
     pages = min(row[form]["pages"] for row in rows for form in ("exact", "reduced"))
     policies = max(len(policies) for policies in result["simulators"].values())
+    judged = round(min(row["logits"]["pages"] for row in rows), -4)
     text = (
         f"Over {pages / 1e6:.0f} million pages under each of {policies} policies the CTR differed "
         f"from the exact form's by at most "
         f"{_listed(f'{100 * change:.2f} % (`{name}`)' for name, change in changes.items())}. The "
         f"error of logits, from their head's mean, is at most {rms:.0f} % of their size (root mean "
         f"squares over the pages of a policy), and on 999 of 1,000 pages at most {most:.0f} % of "
-        f"the page's own; found were "
-        f"{_listed(errors)}: `make bench-reduced`, [results]({_FOLDER}/reduced.json)."
+        f"the page's own; found were {_listed(errors)}, over some {judged:,} pages a policy: "
+        f"`make bench-reduced`, [results]({_FOLDER}/reduced.json)."
     )
     ratios = {
         where: speed["ratios"].get(f"{name}: reduced / exact")

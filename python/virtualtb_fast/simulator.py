@@ -168,14 +168,14 @@ class Simulator:
         logits: bool = False,
         num_threads: int | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """The probabilities of the answers to some pages: those that sessions draw from.
+        """The answers to some pages: the probabilities that sessions draw from, or their logits.
 
         Args:
             codes: The customers, uint8 category codes of shape (N, number of fields).
             pages: Page numbers from 0, integers of shape (N,).
             actions: float32 of shape (N, A).
-            logits: Return logits, of which each head's softmax are its probabilities. Those of a
-                `reduced` simulator are its own.
+            logits: Return logits: any numbers, whose softmax, head by head, are the probabilities.
+                Those of a `reduced` simulator are its own.
             num_threads: Threads; one a core unless given. They change no result.
 
         Returns:
@@ -246,7 +246,8 @@ class Simulator:
         Of the embedded and the published networks, under random, zero and Gaussian actions, the
         click-through rate changes by at most 0.5 % of itself, and logits, counted from their head's
         mean, are off by at most 4 % of their size (root mean squares over all pages), on 999 of
-        1,000 pages by at most 16 % of that page's own. Of other simulators `response` tells both.
+        1,000 pages by at most 16 % of that page's own. How far those of
+        another simulator are off, ``response(..., logits=True)`` of both forms tells.
 
         It has a digest of its own; its file, and `tensors`, are those of the exact one.
 

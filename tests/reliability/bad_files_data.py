@@ -148,9 +148,11 @@ CELLS: Table = {
     "zeros": (instead(ZEROS), "expected JSON, got"),
     "Latin-1": (swap("table", b"t\xe4ble"), "expected JSON, got .*utf-8"),
     "half of it": (cut(0.5), "expected JSON, got"),
-    "a key twice": (swap('"size"', '"data"'), "expected each key once, got 'data' again"),
+    "a key twice": (swap('"sampler"', '"data"'), "expected each key once, got 'data' again"),
     "brackets": (instead(b"[" * 100_000), "expected JSON, got .*recursion"),
-    "a list": (instead(b"[1]"), "expected the result of a cell .JSON., got a list"),
+    "a list": (instead(b"[1]"), "expected the result of a cell .JSON. with .*, got a list"),
+    "no keys": (instead(b"{}"), "expected .*, got one without .'data', 'sampler', 'pair_kl'"),
+    "another form": (instead(b'{"key": "0", "result": {}}'), "expected .*, got one without"),
     "a folder": (DIRECTORY, "[Dd]irectory"),
     "a link to itself": (LOOP, SYSTEM),
 }
@@ -167,7 +169,7 @@ KINDS = [
     Kind(
         "cell",
         "store-0-independent.json",
-        lambda: b'{"data": "table", "size": 3}',
+        lambda: b'{"data": "table", "sampler": "rows", "pair_kl": 1.0, "triple_kl": 2.0}',
         read_cell,
         CELLS,
         times=100,

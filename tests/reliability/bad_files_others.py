@@ -175,6 +175,16 @@ def npy(values: Any, *, pickled: bool = False) -> Rewrite:
     return change
 
 
+def header(text: str) -> Rewrite:
+    """Another header of the same length."""
+
+    def change(data: bytes) -> bytes:
+        end = 10 + int.from_bytes(data[8:10], "little")
+        return data[:10] + text.encode().ljust(end - 11) + b"\n" + data[end:]
+
+    return change
+
+
 def npz(_: bytes) -> bytes:
     """Several arrays in one file."""
     out = io.BytesIO()
@@ -230,6 +240,10 @@ ARRAY_ACTIONS: Table = {
     ),
     "a shape beyond all": (swap("(6,), }          ", "(9" + "9" * 30 + ",), }"), "expected .* got"),
     "a header that runs code": (swap("'<f8'", "exit()"), "expected a vector, got"),
+    "a header that does not end": (swap("(6,), }", "(6,    "), "expected a vector, got"),
+    "a header of other lines": (header("  1\n 2\n"), "expected a vector, got"),
+    "a header of no key": (header("{[1]: 2}"), "expected a vector, got"),
+    "a shape that is true": (swap("(6,), }   ", "(True,), }"), "expected a vector, got"),
     "a folder": (DIRECTORY, "expected an action, a .npy or text file, got a directory"),
     "a link to itself": (LOOP, SYSTEM),
 }

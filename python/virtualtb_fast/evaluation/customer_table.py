@@ -60,6 +60,8 @@ SAMPLERS: Final = ("fresh", *FITS)
 
 _JUDGED: Final = 20_000
 """Real and as many generated customers for the classifier."""
+_NEEDED: Final = ("data", "sampler", "pair_kl", "triple_kl")
+"""What ratios are made from."""
 _NOISE: Final = 20_000
 """Draws of the noise for its information."""
 
@@ -200,23 +202,27 @@ def _with_ratios(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_cell(path: Path) -> dict[str, Any]:
-    """The result of a cell that was done before.
+    """The result of a cell that was done before, by `customer_table`.
 
     Raises:
         FileFormatError: it holds something else.
         OutputError: the operating system could not read it.
     """
+    remedy = "(remove it to do it again)"
     try:
         held = parsed(str(path), path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OutputError(error.errno, error.strerror, str(path)) from error
     except InvalidArgumentError as error:
-        raise FileFormatError(f"{error} (remove it to do it again)") from error
+        raise FileFormatError(f"{error} {remedy}") from error
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: expected JSON, got {error}") from error
+        raise FileFormatError(f"{path}: expected JSON, got {error} {remedy}") from error
+    expected = f"expected the result of a cell (JSON) with {', '.join(_NEEDED)}"
     if not isinstance(held, dict):
-        got = type(held).__name__
-        raise FileFormatError(f"{path}: expected the result of a cell (JSON), got a {got}")
+        raise FileFormatError(f"{path}: {expected}, got a {type(held).__name__} {remedy}")
+    lacking = [key for key in _NEEDED if key not in held]
+    if lacking:
+        raise FileFormatError(f"{path}: {expected}, got one without {lacking} {remedy}")
     return held
 
 

@@ -21,9 +21,20 @@ from virtualtb_fast.evaluation.reproduce.parts import (
     row,
 )
 
-__all__ = ["RESPONSES", "responses"]
+__all__ = ["AIMS", "RESPONSES", "responses"]
 
 RESPONSES: Final = ("bc", "linear", "bc+mail", "mail", "mail-paper")
+AIMS: Final = {
+    "effect": (0.30, 1.0),
+    "excess": (-1.0, 0.007),
+    "logger": (-0.002, 0.002),
+    "distance": (0.0, 0.03),
+    "shifted": (0.0, 0.06),
+    "auc": (0.0, 0.58),
+    "engine": (0.0, 0.1),
+    "length": (0.95, 1.05),
+}
+"""Least and most that figures of learned answers should have."""
 
 _TITLES: Final = {
     "effect": "effect of actions, correlation",
@@ -70,12 +81,12 @@ def responses(
         progress: Called with (cell, cells done, cells).
 
     Returns:
-        What ``responses.json`` holds: ``rows`` by method with (mean, half of its 95 % interval) of
-        every figure of `virtualtb_fast.evaluation.responses`; ``guard`` has what something wrong
-        gets (blind to actions; constant answers; customers biased to buy, or to leave; a table that
-        is blind to features, under shifted actions one of constant answers; customers with
-        independent fields; an engine that was not trained), ``feature_blind`` the distances of
-        that table under either policy, ``fresh`` those of other sessions of the store.
+        What ``responses.json`` holds: `AIMS`, and ``rows`` by method with (mean, half of its 95 %
+        interval) of every figure of `virtualtb_fast.evaluation.responses`; ``guard`` has what
+        something wrong gets (blind to actions; constant answers; customers biased to buy, or to
+        leave; a table that is blind to features, under shifted actions one of constant answers;
+        customers with independent fields; an engine that was not trained), ``feature_blind`` the
+        distances of that table under either policy, ``fresh`` those of other sessions of the store.
 
     Raises:
         InvalidArgumentError: an unknown method, or too few sessions.
@@ -108,8 +119,8 @@ def responses(
     rows["guard"] = row([_guards(cell) for cell in first], list(_TITLES))
     rows["feature_blind"] = row([_feature_blind(cell) for cell in first], list(_TITLES))
     rows["fresh"] = row([_fresh(cell) for cell in first], list(_TITLES))
-    found = {"format": "virtualtb_fast.responses", **about(worlds, **given), "rows": rows}
-    found["cells"] = cells
+    found = {"format": "virtualtb_fast.responses", **about(worlds, **given)}
+    found |= {"aims": AIMS, "rows": rows, "cells": cells}
     drawn = ("effect", "excess", "distance", "auc")
     return finish(Path(out), "responses", found, markdown(rows, _TITLES), lambda held: (
         figures.table_bars(
