@@ -246,8 +246,8 @@ class Simulator:
         Of the embedded and the published networks, under random, zero and Gaussian actions, the
         click-through rate changes by at most 0.5 % of itself, and logits, counted from their head's
         mean, are off by at most 4 % of their size (root mean squares over all pages), on 999 of
-        1,000 pages by at most 16 % of that page's own. How far those of
-        another simulator are off, ``response(..., logits=True)`` of both forms tells.
+        1,000 pages by at most 16 % of that page's own. How far those of another simulator are off,
+        ``response(..., logits=True)`` of both forms tells.
 
         It has a digest of its own; its file, and `tensors`, are those of the exact one.
 
