@@ -192,7 +192,7 @@ def _aim(span: Sequence[float] | None) -> str:
     """The bound of a span that can be missed, or both."""
     if span is None:
         return ""
-    low, high = (f"{value:.3f}".rstrip("0").removeprefix("0") for value in span)
+    low, high = (f"{value:.3f}".removesuffix("0").removeprefix("0") for value in span)
     if span[0] <= 0:
         return high
     return f"{low} or more" if span[1] == 1 else f"{low} to {high}"
