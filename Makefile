@@ -103,7 +103,7 @@ tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, 
 			responses) set -- --methods linear bc bc+mail mail;; \
 			table1) set -- --published "$(PUBLISHED)";; \
 			figure3) out=target/tables/table1;; \
-			figure5) set -- --customers lca;; \
+			figure5) set -- --customers lca --responses bc --worlds 100 101 102 103 104;; \
 		esac; \
 		$(BIN)/virtualtb-fast report $$name "$$@" --out $$out && \
 		cp $$out/$$name.json $$out/$$name.png benches/results/learned/ || exit 1; \

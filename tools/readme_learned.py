@@ -352,8 +352,7 @@ def hours(found: Mapping[str, Any]) -> str:
     for name, shown in sides.items():
         row = found["rows"][name]
         table.append(f"| {shown} | {_mean(row, 'pearson', 3)} | {_mean(row, 'largest_error', 4)} |")
-    # Results of before there were two modes do not say which: all parts were fitted apart.
-    warm = found["settings"].get("warm", False)
+    warm = found["settings"]["warm"]
     before = ", each part's answers starting from those of the part before" if warm else ""
     return "\n".join(
         [
@@ -371,6 +370,7 @@ def _simulated(found: Mapping[str, Any], name: str) -> str:
     held = found["settings"]
     worlds = " ".join(map(str, found["worlds"]))
     command = f"report {name} --worlds {worlds} --customers {held['customers']}"
+    command += "" if held["responses"] == "bc+mail" else f" --responses {held['responses']}"
     command += " --warm" if held.get("warm") else ""
     return (
         f"{_worlds(found)} (`{command}`): customers by {NAMES[held['customers']]}, answers by "
@@ -385,7 +385,7 @@ def _mean(
         return ""
     mean, half = row[key]
     shown = f"{mean:.{digits}f}"
-    return shown if plain or not half else f"{shown} ± {half:.{digits}f}"
+    return shown if plain or half is None else f"{shown} ± {half:.{digits}f}"
 
 
 def _worlds(found: Mapping[str, Any], word: str = "Worlds") -> str:
