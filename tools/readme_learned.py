@@ -385,7 +385,7 @@ def _mean(
         return ""
     mean, half = row[key]
     shown = f"{mean:.{digits}f}"
-    return shown if plain or half is None else f"{shown} ± {half:.{digits}f}"
+    return shown if plain or not half else f"{shown} ± {half:.{digits}f}"
 
 
 def _worlds(found: Mapping[str, Any], word: str = "Worlds") -> str:
