@@ -111,6 +111,9 @@ tables: $(VENV)/.test $(VENV)/.built ## Learn and judge all that README quotes, 
 	$(BIN)/virtualtb-fast report responses --methods mail-paper --worlds 100 --iterations 10 \
 		--out target/tables/paper
 	cp target/tables/paper/responses.json benches/results/learned/responses-paper.json
+	$(BIN)/virtualtb-fast report figure5 --warm --customers lca --responses bc --worlds 100 \
+		--out target/tables/figure5
+	cp target/tables/figure5/figure5-warm.json benches/results/learned/
 	if [ -d "$(VIRTUALTB_DATA)/kuairand_pure" ]; then \
 		$(BIN)/python -m virtualtb_fast.evaluation.customer_table target/tables/real \
 			--real "$(VIRTUALTB_DATA)" --samplers fresh gan-sd gmm independent lca rows && \

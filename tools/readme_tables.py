@@ -249,6 +249,7 @@ def main() -> None:
         ("fits", readme_learned.fits, "fits"),
         ("features", readme_learned.features, "figure4"),
         ("hours", readme_learned.hours, "figure5"),
+        ("warm", readme_learned.hours_warm, "figure5-warm"),
     ):
         result = RESULTS / "learned" / f"{name}.json"
         if result.exists():

@@ -15,6 +15,7 @@ TABLE1, FIGURE3, REAL = read("table1"), read("figure3"), read("real")
 def test_rows_are_means_of_their_cells() -> None:
     """README quotes rows; bounds are held by cells."""
     assert tuple(TABLE1["worlds"]) == WORLDS
+    assert not TABLE1["commit"].endswith("-dirty")
     held = {(one["sampler"], one["world"]) for one in TABLE1["cells"]}
     assert held == {(name, world) for name in TABLE1["rows"] for world in WORLDS}
     for name, row in TABLE1["rows"].items():

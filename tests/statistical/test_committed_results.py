@@ -19,7 +19,8 @@ from benches import reduced as modes
 from tests.statistical.committed import RESULTS, WORLDS, cell, read
 
 RESPONSES, PAPER, TABLE2 = read("responses"), read("responses-paper"), read("table2")
-FIGURE4, FIGURE5, FITS, CARTPOLE = read("figure4"), read("figure5"), read("fits"), read("cartpole")
+FIGURE4, FIGURE5, WARM = read("figure4"), read("figure5"), read("figure5-warm")
+FITS, CARTPOLE = read("fits"), read("cartpole")
 
 
 def test_all_worlds_that_are_claimed_are_there() -> None:
@@ -35,7 +36,7 @@ def test_all_worlds_that_are_claimed_are_there() -> None:
         assert found["worlds"]
 
 
-@pytest.mark.parametrize("found", [RESPONSES, PAPER, FIGURE4, FIGURE5, read("table1")])
+@pytest.mark.parametrize("found", [RESPONSES, PAPER, FIGURE4, FIGURE5, WARM])
 def test_results_are_of_code_that_is_there(found: dict[str, Any]) -> None:
     assert found["commit"]
     assert not found["commit"].endswith("-dirty")
@@ -228,7 +229,9 @@ HOURS_ERROR = 0.004
 """Largest difference in any part; the true rates' own 95 % interval is a quarter of it."""
 
 
-@pytest.mark.parametrize("found", FIGURE5["days"], ids=lambda one: str(one["world"]))
+@pytest.mark.parametrize(
+    "found", [*FIGURE5["days"], *WARM["days"]], ids=lambda one: str(one["world"])
+)
 def test_r2p_over_a_day(found: dict[str, Any]) -> None:
     hours = found["hours"]
     rates = {name: np.array(values) for name, values in hours["rate"].items()}
