@@ -369,8 +369,8 @@ def hours_warm(found: Mapping[str, Any]) -> str:
     row = found["rows"]["simulator"]
     return (
         "With each part's answers starting from those of the part before, where the paper fits "
-        f"every part by itself, the correlation is {_mean(row, 'pearson', 3)} and the largest error "
-        f"{_mean(row, 'largest_error', 4)}. {_simulated(found, 'figure5')} for each part."
+        f"every part by itself, the correlation is {_mean(row, 'pearson', 3)} and the largest "
+        f"error {_mean(row, 'largest_error', 4)}. {_simulated(found, 'figure5')} for each part."
     )
 
 
