@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from readme_runs import listed
+
 Rows = Mapping[str, Mapping[str, Sequence[float]]]
 
 NAMES = {
@@ -210,8 +212,8 @@ def _missed(found: Mapping[str, Any]) -> str:
         return ""
     iterations = {cell["fit"]["iterations"] for cell in found["cells"] if cell["method"] == "mail"}
     text = (
-        f"MAIL from random weights misses the aims of {_listed(missed)} after "
-        f"{_listed(sorted(iterations))} iterations. "
+        f"MAIL from random weights misses the aims of {listed(missed)} after "
+        f"{listed(sorted(iterations))} iterations. "
     )
     warm = [cell["fit"]["best_iteration"] for cell in found["cells"] if cell["method"] == "bc+mail"]
     if warm:
@@ -256,21 +258,16 @@ def _under_shifted(cells: Sequence[Mapping[str, Any]], aim: float) -> str:
     closer = [world for world in shifted if blind[world] < max(shifted[world])]
     text = (
         f"Under shifted actions the table that knows the page alone is within the aim in "
-        f"{len(within)} of {len(blind)} worlds ({_listed(within)})"
+        f"{len(within)} of {len(blind)} worlds ({listed(within)})"
     )
     if closer:
         closeness = "closer to the truth than some of what was learned but for MAIL"
-        text += f", and in {_listed(closer)} {closeness}"
+        text += f", and in {listed(closer)} {closeness}"
     return (
         f"{text}: that column says nothing about features there, only that answers to actions "
         "never logged are not far off. The guards' row has constant answers in it, which are not "
         "within the aim in any world."
     )
-
-
-def _listed(values: Sequence[object]) -> str:
-    *before, last = map(str, values)
-    return f"{', '.join(before)} and {last}" if before else last
 
 
 def drift(found: Mapping[str, Any]) -> str:

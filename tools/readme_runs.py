@@ -64,7 +64,7 @@ def reduced(result: Results, speed: Results) -> str:
     for name, policies in result["simulators"].items():
         logits = [row["logits"]["reduced"] for row in policies.values()]
         worst = (f"{100 * max(one[key] for one in logits):.1f} %" for key in _ERRORS)
-        errors.append(f"{_listed(worst)} (`{name}`)")
+        errors.append(f"{listed(worst)} (`{name}`)")
     rms, most = (100 * result["bounds"][key] for key in _ERRORS)
     rows = [row for policies in result["simulators"].values() for row in policies.values()]
     pages = min(row[form]["pages"] for row in rows for form in ("exact", "reduced"))
@@ -73,10 +73,10 @@ def reduced(result: Results, speed: Results) -> str:
     text = (
         f"Over {pages / 1e6:.0f} million pages under each of {policies} policies the CTR differed "
         f"from the exact form's by at most "
-        f"{_listed(f'{100 * change:.2f} % (`{name}`)' for name, change in changes.items())}. The "
+        f"{listed(f'{100 * change:.2f} % (`{name}`)' for name, change in changes.items())}. The "
         f"error of logits, from their head's mean, is at most {rms:.0f} % of their size (root mean "
         f"squares over the pages of a policy), and on 999 of 1,000 pages at most {most:.0f} % of "
-        f"the page's own; found were {_listed(errors)}, over some {judged:,} pages a policy: "
+        f"the page's own; found were {listed(errors)}, over some {judged:,} pages a policy: "
         f"`make bench-reduced`, [results]({_FOLDER}/reduced.json)."
     )
     ratios = {
@@ -89,7 +89,7 @@ def reduced(result: Results, speed: Results) -> str:
     gains = [f"{row['ratio']:.2f} times in {where}" for where, row in ratios.items() if row]
     if gains:
         text += (
-            f" Pages a second, against the exact form: {_listed(gains)} (one thread; `make bench`, "
+            f" Pages a second, against the exact form: {listed(gains)} (one thread; `make bench`, "
             f"[results]({_FOLDER}/environments.json))."
         )
     return text
@@ -139,7 +139,7 @@ def _soak(found: Results) -> str:
     for isa, count in sorted(rounds.items(), key=lambda one: -one[1]):
         by_count.setdefault(count, []).append(isa)
     played = [
-        f"{_listed(names)} played {count} round{'s' if count > 1 else ''}"
+        f"{listed(names)} played {count} round{'s' if count > 1 else ''}"
         + (" each" if len(names) > 1 else "")
         for count, names in by_count.items()
     ]
@@ -150,10 +150,10 @@ def _soak(found: Results) -> str:
     )
     return (
         f"{found['pages'] / 1e6:.0f} million pages over {len(ways['batch sizes'])} batch sizes, "
-        f"{_listed(map(str, ways['threads']))} threads and {len(ways['autoreset modes'])} "
+        f"{listed(map(str, ways['threads']))} threads and {len(ways['autoreset modes'])} "
         "autoreset modes: one digest a round on all instruction sets that played it. "
         f"{'; '.join(played)}{slow}. From the first third of the rounds to the last, memory went "
-        f"from {_listed(memory)}."
+        f"from {listed(memory)}."
     )
 
 
@@ -195,7 +195,7 @@ def _sanitizers(found: Results) -> str:
     names = {"address": "AddressSanitizer", "thread": "ThreadSanitizer"}
     findings = sum(len(row["findings"]) for row in found.values())
     hidden = sum(len(row["suppressions"]) for row in found.values())
-    text = _listed(ran(names[key], row) for key, row in found.items())
+    text = listed(ran(names[key], row) for key, row in found.items())
     return f"{text}: {_none(findings)} findings, {_none(hidden)} suppressions."
 
 
@@ -213,7 +213,7 @@ def _busy(result: Results) -> str:
     return f", on a machine busy with other work: load {load:.0f}" if load >= 1 else ""
 
 
-def _listed(words: Iterable[str]) -> str:
+def listed(words: Iterable[object]) -> str:
     """As one says it: a, b and c."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else str(last)
+    *most, last = map(str, words)
+    return f"{', '.join(most)} and {last}" if most else last

@@ -255,7 +255,7 @@ def read_log(path: str | os.PathLike[str]) -> SessionLog:
     name = _arguments.as_path(path)
     log = SessionLog(_core.Log.read(name))
     try:
-        # What no simulator has may still be of the columns' shapes.
+        # The native reader looks at numbers; names that are there twice are found here.
         _ = log.schema
     except InvalidArgumentError as error:
         raise FileFormatError(f"{name}: schema: {error}") from error

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import re
 import subprocess
@@ -12,6 +11,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+import readme_learned
+import readme_runs
 
 ROOT = Path(__file__).parents[2]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -56,16 +58,6 @@ def test_tables_are_up_to_date() -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def tool(name: str) -> ModuleType:
-    """One of the scripts that README's tables are written by."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def committed_runs() -> dict[str, Any]:
     """The last long runs of the reliability tests, by name."""
     runs = ROOT / "benches" / "results" / "reliability"
@@ -73,7 +65,7 @@ def committed_runs() -> dict[str, Any]:
 
 
 def test_runs_that_failed_are_not_told_as_if_they_had_passed() -> None:
-    told, found = tool("readme_runs").reliability, committed_runs()
+    told, found = readme_runs.reliability, committed_runs()
     files = found["kills"]["kills"]["rollouts"] + found["kills"]["failed_writes"]["failed_writes"]
     good = (f"all {files:,} files", ": no failures", ": no findings, no suppressions")
     assert [words for words in good if words not in told(found)] == []
@@ -86,7 +78,7 @@ def test_runs_that_failed_are_not_told_as_if_they_had_passed() -> None:
 
 
 def test_what_waits_for_signals_is_told_where_it_was_measured() -> None:
-    told, found = tool("readme_runs").reliability, committed_runs()
+    told, found = readme_runs.reliability, committed_runs()
     found.pop("signals", None)
     assert "signals" not in told(found)
     found["signals"] = {
@@ -112,18 +104,37 @@ def test_the_table_of_fields_says_when_it_proves_nothing() -> None:
         names = [{"name": "a"}, {"name": "b"}]
         return {"worlds": [100, 101], "fields": names, "rows": rows, "rows_back": back}
 
-    text = tool("readme_learned").fields(found(0.001))
+    text = readme_learned.fields(found(0.001))
     assert "| `a` | 0.0000 / 0.0000 | 0.0020 / 0.0180 | 0.0300 / 0.2700 | 0.0010 / 0.0090 |" in text
     assert "would call them perfect" in text
-    assert "would call them perfect" not in tool("readme_learned").fields(found(0.003))
+    assert "would call them perfect" not in readme_learned.fields(found(0.003))
 
 
 def test_a_mean_of_one_world_has_no_interval() -> None:
-    mean = tool("readme_learned")._mean
+    mean = readme_learned._mean
     assert mean({"error": [0.5, 0.25]}, "error", 2) == "0.50 ± 0.25"
     # One run; and what is the same in all by construction, as a guard's share of itself.
     for half in (None, 0.0):
         assert mean({"error": [0.5, half]}, "error", 2) == "0.50"
+
+
+def test_what_mail_misses_is_said_only_where_it_misses() -> None:
+    def told(effect: float, best: int) -> str:
+        row = {"effect": [effect, 0.1], "auc": [0.51, 0.0]}
+        cells = [
+            {"method": method, "fit": {"iterations": 7, "best_iteration": best}}
+            for method in ("mail", "bc+mail")
+        ]
+        aims = {"effect": [0.3, 1.0], "auc": [0.0, 0.58]}
+        return readme_learned._missed({"rows": {"mail": row}, "aims": aims, "cells": cells})
+
+    assert told(0.2, 0) == (
+        "MAIL from random weights misses the aims of effect after 7 iterations. Started from "
+        "cloned weights its steps made held-out answers likelier in 0 of 1 worlds. "
+    )
+    assert "in 1 of 1 worlds" in told(0.2, 3)
+    assert told(0.4, 0) == ""
+    assert readme_learned._missed({"rows": {}}) == ""
 
 
 def test_seeds_that_are_missing_are_named() -> None:
@@ -134,7 +145,7 @@ def test_seeds_that_are_missing_are_named() -> None:
         | {"rows": {"fresh": row, "gan-sd": {**row, "seeds": seeds}}}
         for name, seeds in (("kuairand", [101]), ("virtualtb-counts", [100, 101]))
     }
-    text = tool("readme_learned").real({"tables": tables})
+    text = readme_learned.real({"tables": tables})
     assert "4,000 to fit to; seeds 100 to 101, but GAN-SD 101)" in text
     assert "(4,000; seeds 100 to 101)" in text
     assert "| *fresh real customers* | 0.900 ± 0.010 | 1.000 | 0.0100 |  |" in text
